@@ -1,0 +1,1 @@
+"""Speaking with people and scripts: one file per verb, one error boundary."""

@@ -1,0 +1,235 @@
+"""The command line: verbs, the options that all of them take, and the one error boundary."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+import typer
+
+from orchestra import __version__
+from orchestra.cli.session import Session
+from orchestra.errors import BUG, USAGE, OrchestraError
+
+INTERRUPTED = 130
+
+# Each verb stands in a file of its own, imported only when it is called.
+VERBS = {
+    "init": "Make a run.",
+    "spawn": "Start workers, each in its own right; pick up what was deferred.",
+    "wait": "Wait until workers have ended, one failed, or the time is up.",
+    "status": "Every worker, counts, lock, alerts, next steps.",
+    "explain": "A worker's whole story: trail, attempts, verdict, evidence.",
+    "logs": "What a worker printed.",
+    "stop": "End workers with everything that they started.",
+    "retry": "A new attempt for failed workers.",
+    "run": "The built-in narrator: all phases of a plan, in order, unattended.",
+    "unlock": "After a dead narrator: free the lock, put half-done spawns right.",
+    "takeover": "Conduct a run in place of another narrator.",
+    "list": "The runs under the root.",
+    "events": "The event log.",
+    "beat": "For workers: say that you are alive, and how far.",
+    "completion": "Print the completion script for your shell.",
+}
+
+
+class Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module = import_module(f"orchestra.cli.verbs.{name}_verb")
+        return build(name, module)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], VERBS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "orchestra --help lists the commands"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def build(name: str, module: Any) -> click.Command:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name, context_settings={"max_content_width": 100})(getattr(module, f"{name}_"))
+    command = typer.main.get_command(app)
+    command.params += shared_options()
+    return command
+
+
+def shared_options() -> list[click.Parameter]:
+    """Taken before and behind the verb; they fill in the session."""
+
+    def setter(field: str) -> Any:
+        def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+            if value is not None:
+                setattr(ctx.find_object(Session), field, value)
+
+        return callback
+
+    def option(*words: str, field: str, text: str, **more: Any) -> click.Option:
+        return click.Option(words, help=text, expose_value=False, callback=setter(field), **more)
+
+    return [
+        option(
+            "--root",
+            field="given_root",
+            metavar="DIR",
+            text="Where the runs are. Default: $ORCHESTRA_ROOT, else ./runs.",
+        ),
+        option(
+            "--json/--text",
+            field="json",
+            default=None,
+            text="How to answer. Default: text on a terminal, JSON elsewhere.",
+        ),
+        option(
+            "--narrator",
+            field="given_narrator",
+            metavar="ID",
+            text="Who is calling. Default: $ORCHESTRA_NARRATOR, else nobody in particular.",
+        ),
+    ]
+
+
+HELP = """Drive long runs of detached workers, with no silence.
+
+A run is a directory. Make one, spawn workers into it, wait, look at what came of it:
+
+\b
+  orchestra init demo
+  echo 'Say something wise.' > brief.md
+  orchestra spawn demo --worker W1=brief.md -- claude -p
+  orchestra wait demo
+  orchestra status demo
+
+Every answer ends with the commands that make sense next. Exit status: 0 all well, 1 a worker
+failed, 2 bad input, 3 another narrator holds the run, 4 something was deferred, 5 still
+running at the timeout, 70 a bug in orchestra, 130 interrupted.
+"""
+
+
+def group() -> Verbs:
+    return Verbs(
+        "orchestra",
+        help=HELP,
+        params=[*shared_options(), version_option()],
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        no_args_is_help=True,
+    )
+
+
+def version_option() -> click.Option:
+    def show(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            print(f"orchestra {__version__}")
+            ctx.exit()
+
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show,
+        help="Show the version.",
+    )
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: as good as ^C, so that what was begun is recorded."""
+
+
+def interrupt(signum: int, frame: object) -> None:
+    raise Interrupted
+
+
+def main() -> None:
+    """The console script. A call is short, and a narrator makes hundreds: collecting garbage and
+    taking the interpreter apart at the end would be an eighth of its time."""
+    gc.disable()
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 1
+    os._exit(code)
+
+
+def run(argv: list[str]) -> int:
+    """The one error boundary. Returns the exit status."""
+    words, after = split_at_dashes(argv)
+    session = Session(after)
+    session.verb = next((word for word in words if word in VERBS), "")
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, interrupt)
+    try:
+        if after is not None and session.verb not in ("spawn", ""):
+            raise click.UsageError(f"orchestra {session.verb} takes no command behind --")
+        code = group().main(words, prog_name="orchestra", standalone_mode=False, obj=session)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return USAGE
+    except click.ClickException as error:
+        verb = f"orchestra {session.verb}".strip()
+        return tell(session, words, usage_error(error.format_message(), verb), USAGE)
+    except OrchestraError as error:
+        return tell(session, words, error.to_json(), error.exit_status)
+    except (KeyboardInterrupt, click.Abort):
+        hint = "what was started runs on; the next command takes up from here"
+        error_json = {"code": "interrupted", "message": "interrupted", "hint": hint}
+        return tell(session, words, error_json, INTERRUPTED)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        hint = "this is a bug in orchestra: please report it with the lines on standard error"
+        message = f"{type(error).__name__}: {error}"
+        return tell(session, words, {"code": "internal", "message": message, "hint": hint}, BUG)
+
+
+def usage_error(message: str, verb: str) -> dict[str, Any]:
+    return {"code": "usage", "message": message, "hint": f"{verb} --help shows how"}
+
+
+def tell(session: Session, words: list[str], error: dict[str, Any], code: int) -> int:
+    # The options may not have been read when the error came.
+    if session.json is None and ("--json" in words or "--text" in words):
+        session.json = "--json" in words
+    with contextlib.suppress(BrokenPipeError):
+        if session.as_json:
+            session.line(session.envelope({"error": error}, []))
+        else:
+            print(f"orchestra: {error['message']}", file=sys.stderr)
+            if error.get("hint"):
+                print(f"  {error['hint']}", file=sys.stderr)
+    return code
+
+
+def split_at_dashes(argv: list[str]) -> tuple[list[str], list[str] | None]:
+    """What stands behind `--` is a worker's command, and no business of the parser."""
+    if "--" not in argv:
+        return argv, None
+    cut = argv.index("--")
+    return argv[:cut], argv[cut + 1 :]

@@ -1,0 +1,42 @@
+"""How a fan-out is answered: by spawn and by retry alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestra.cli.session import Session
+from orchestra.engine.conduct import Conductor
+from orchestra.engine.observe import Observer
+from orchestra.engine.spawn import SpawnReport
+from orchestra.model.advice import next_steps
+from orchestra.model.history import State
+
+ALL_WELL, FAILED, DEFERRED = 0, 1, 4
+
+
+def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, dry_run: bool = False) -> int:
+    """Print the answer; returns the exit status."""
+    body: dict[str, Any] = {"op": observer.history.op, **report._asdict()}
+    if dry_run:
+        body["dry_run"] = True
+    if isinstance(observer, Conductor):
+        body["recovered"] = observer.recovered
+    steps = next_steps(session.words, observer.snapshot(), observer.history.plan)
+
+    def text() -> None:
+        from orchestra.cli.text import show_buckets
+
+        show_buckets(report, dry_run=dry_run)
+
+    session.answer(body, steps, text)
+    return exit_status(report)
+
+
+def exit_status(report: SpawnReport) -> int:
+    if report.failed or any(row["state"] == State.FAILED for row in report.already):
+        return FAILED
+    return DEFERRED if report.deferred or waiting(report) else ALL_WELL
+
+
+def waiting(report: SpawnReport) -> bool:
+    return any(row["state"] == State.DEFERRED for row in report.already)

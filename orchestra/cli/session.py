@@ -1,0 +1,66 @@
+"""One call of the command line: what it was told for all verbs, and how it answers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from orchestra.engine.narrator import Narrator
+from orchestra.engine.place import locate
+from orchestra.host import clock
+from orchestra.model.advice import run_words
+from orchestra.model.event import json_bytes
+from orchestra.store.layout import Layout
+
+
+class Session:
+    """Filled in by the options that every verb takes."""
+
+    def __init__(self, after_dashes: list[str] | None = None) -> None:
+        self.verb = ""
+        self.given_root: str | None = None
+        self.json: bool | None = None
+        self.given_narrator: str | None = None
+        self.after_dashes = after_dashes  # what stood behind `--`; None: there was no `--`
+        self.run: str | None = None
+
+    @property
+    def root(self) -> str:
+        return self.given_root or os.environ.get("ORCHESTRA_ROOT") or "runs"
+
+    @property
+    def as_json(self) -> bool:
+        return self.json if self.json is not None else not sys.stdout.isatty()
+
+    @property
+    def narrator(self) -> Narrator:
+        return Narrator(self.verb, self.given_narrator or os.environ.get("ORCHESTRA_NARRATOR") or None)
+
+    def locate(self, run: str) -> Layout:
+        layout = locate(run, self.root)
+        self.run = layout.run_id
+        self.words = run_words(run, self.given_root)
+        return layout
+
+    def envelope(self, body: dict[str, Any], next_steps: list[str]) -> dict[str, Any]:
+        head: dict[str, Any] = {"ok": "error" not in body, "command": self.verb}
+        if self.run is not None:
+            head["run"] = self.run
+        return {**head, "as_of": clock.now(), **body, "next": next_steps}
+
+    def answer(
+        self, body: dict[str, Any], next_steps: list[str], text: Callable[[], None] | None = None
+    ) -> None:
+        """One JSON object on stdout; or, for people, whatever `text` prints and the next steps."""
+        if self.as_json or text is None:
+            self.line(self.envelope(body, next_steps))
+            return
+        text()
+        for step in next_steps:
+            print(f"next: {step}")
+
+    def line(self, value: dict[str, Any]) -> None:
+        sys.stdout.buffer.write(json_bytes(value) + b"\n")
+        sys.stdout.buffer.flush()

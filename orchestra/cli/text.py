@@ -1,0 +1,166 @@
+"""Answers for people: tables and lines. Colour carries meaning, but never alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+
+from orchestra.engine.spawn import SpawnReport
+from orchestra.model.history import State
+from orchestra.model.snapshot import Snapshot, WorkerView
+
+_STYLE = {
+    State.DONE: ("green", "✓"),
+    State.FAILED: ("bold red", "✗"),
+    State.STALLED: ("yellow", "!"),
+    State.DEFERRED: ("yellow", "…"),
+    State.RUNNING: ("cyan", "▶"),
+    State.SPAWNING: ("cyan", "›"),
+    State.PLANNED: ("dim", "·"),
+}
+
+console = Console(highlight=False)
+
+
+def plain(text: object) -> str:
+    """Text of a worker's or a person's making: no markup, no control characters."""
+    return escape("".join(c if c.isprintable() else "�" for c in str(text if text is not None else "")))
+
+
+def state_text(state: State) -> str:
+    style, sign = _STYLE[state]
+    return f"[{style}]{sign} {state}[/]"
+
+
+def table(*columns: str) -> Table:
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def show_workers(views: Sequence[WorkerView]) -> None:
+    rows = table("worker", "phase", "try", "state", "verdict", "since", "reason")
+    for view in views:
+        record = view.record
+        since = (view.since or record.since)[11:19]
+        rows.add_row(
+            plain(record.name),
+            plain(record.phase or ""),
+            str(record.attempt),
+            state_text(view.state),
+            plain(view.verdict or ""),
+            since,
+            plain(view.reason or ""),
+        )
+    if views:
+        console.print(rows)
+
+
+def show_status(snapshot: Snapshot, views: Sequence[WorkerView], hidden: int) -> None:
+    show_workers(views)
+    if hidden:
+        console.print(f"[dim]… and {hidden} more (--limit 0 shows all)[/]")
+    counts = [f"{n} {state}" for state, n in snapshot.counts().items() if n]
+    console.print(", ".join(counts) or "no workers yet")
+    if snapshot.lock.get("held"):
+        who = (
+            f"pid {snapshot.lock['pid']}, orchestra {snapshot.lock['command']}"
+            if "pid" in snapshot.lock
+            else "?"
+        )
+        dead = " [bold red](dead)[/]" if snapshot.lock.get("dead") else ""
+        console.print(f"lock: held by {plain(who)}{dead}")
+    if snapshot.seat:
+        console.print(f"seat: {plain(snapshot.seat)}")
+    for alert in snapshot.alerts[:10]:
+        rest = ", ".join(f"{k} {v}" for k, v in alert.items() if k not in ("kind", "op", "holder"))
+        console.print(f"[yellow]alert: {plain(alert['kind'])}[/] {plain(rest)}")
+
+
+def show_buckets(report: SpawnReport, *, dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    for row in report.spawned:
+        pid = f" (pid {row['pid']})" if row.get("pid") else ""
+        console.print(f"[cyan]▶ {would}spawned[/]  {plain(row['name'])}{pid}")
+    for row in report.deferred:
+        console.print(f"[yellow]… {would}deferred[/] {plain(row['name'])}: {plain(row['reason'])}")
+    for row in report.failed:
+        console.print(
+            f"[bold red]✗ failed[/]   {plain(row['name'])}: {plain(row['verdict'])}: {plain(row['reason'])}"
+        )
+    for row in report.already:
+        console.print(f"[dim]· already[/]  {plain(row['name'])}: {plain(row['state'])}")
+    if not any(report):
+        console.print("nothing to do: no worker was named and none is deferred")
+
+
+def say(view: WorkerView) -> None:
+    """One line about one worker."""
+    why = f": {view.verdict}: {view.reason}" if view.verdict else (f": {view.reason}" if view.reason else "")
+    console.print(f"  {state_text(view.state)} {plain(view.record.name)}{plain(why)}")
+
+
+def say_phase(name: str) -> None:
+    console.print(f"[bold]{plain(name)}[/]")
+
+
+def spinner(text: str) -> Status:
+    return console.status(text)
+
+
+def show_runs(rows: Sequence[dict[str, Any]]) -> None:
+    made = table("run", "changed", "workers", "")
+    for row in rows:
+        if "error" in row:
+            made.add_row(
+                plain(row["run"]),
+                row["changed_at"][:19],
+                "[bold red]✗ unreadable[/]",
+                plain(row["error"]["message"]),
+            )
+            continue
+        counts = ", ".join(f"{n} {state}" for state, n in row["counts"].items() if n)
+        flags = " ".join(
+            flag
+            for flag, there in (
+                ("▶ conducted", row["conducted"]),
+                (f"! {row['alerts']} alerts", row["alerts"]),
+            )
+            if there
+        )
+        made.add_row(plain(row["run"]), row["changed_at"][:19], counts or "none yet", flags)
+    console.print(made if rows else "no runs here")
+
+
+def show_story(story: dict[str, Any]) -> None:
+    console.print(
+        f"[bold]{plain(story['name'])}[/]  {state_text(State(story['state']))}  attempt {story['attempt']}"
+    )
+    for key in ("verdict", "meaning", "reason", "retry", "gap", "pid", "started_at", "ended_at"):
+        if story.get(key) is not None:
+            console.print(f"  {key}: {plain(story[key])}")
+    console.print(f"  command: {plain(' '.join(story['command']))}")
+    if "deferred" in story:
+        deferred = story["deferred"]
+        console.print(
+            f"  deferred since {deferred['since']}, {deferred['times']} times: {plain(deferred['reason'])}"
+        )
+    for key, value in (story.get("evidence") or {}).items():
+        if isinstance(value, list):
+            for line in value:
+                console.print(f"  {key}: {plain(line)}")
+        elif value is not None:
+            console.print(f"  {key}: {plain(value)}")
+    for row in story["attempts"][:-1]:
+        console.print(f"  earlier attempt {row['attempt']}: {plain(row['verdict'])}: {plain(row['reason'])}")
+    made = table("trail", "written", "bytes", "path")
+    for row in story["trail"]:
+        size = "" if row["size_bytes"] is None else str(row["size_bytes"])
+        made.add_row(row["what"], (row["at"] or "[dim]absent[/]")[:19], size, plain(row["path"]))
+    console.print(made)

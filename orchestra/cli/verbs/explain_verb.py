@@ -1,0 +1,48 @@
+"""orchestra explain"""
+
+from __future__ import annotations
+
+import typer
+
+from orchestra.cli.options import Name, Run, session_of
+from orchestra.engine.explain import explain
+from orchestra.engine.observe import Observer
+from orchestra.model.history import State
+from orchestra.model.verdict import Retry
+
+
+def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
+    """A worker's whole story: its trail, attempts, verdict, evidence, and what a retry is worth.
+
+    \b
+    Example:
+      orchestra explain night-1 Builder-2
+    """
+    session = session_of(ctx)
+    observer = Observer(session.locate(run)).open()
+    story = explain(observer, name)
+    session.answer(
+        {"op": observer.history.op, "worker": story}, steps(session.words, story), lambda: show(story)
+    )
+    return 0
+
+
+def steps(words: str, story: dict[str, object]) -> list[str]:
+    name, state = story["name"], story["state"]
+    found = []
+    if state == State.FAILED and story["retry"] != Retry.NEVER:
+        found.append(f"orchestra retry {words} {name}")
+    if state in (State.RUNNING, State.STALLED):
+        found.append(f"orchestra wait {words} --for {name}")
+        found.append(f"orchestra stop {words} {name}")
+    if state == State.DEFERRED or story["gap"]:
+        found.append(f"orchestra spawn {words}")
+    if state not in (State.PLANNED, State.DEFERRED):
+        found.append(f"orchestra logs {words} {name}")
+    return found
+
+
+def show(story: dict[str, object]) -> None:
+    from orchestra.cli.text import show_story
+
+    show_story(story)

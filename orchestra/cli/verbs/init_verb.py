@@ -1,0 +1,43 @@
+"""orchestra init"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestra.cli.options import Run, session_of
+from orchestra.engine.create import create
+from orchestra.engine.observe import Observer
+from orchestra.model.advice import next_phase
+
+
+def init_(
+    ctx: typer.Context,
+    run: Run,
+    plan: Annotated[
+        str | None, typer.Option("--plan", metavar="PLAN.yaml", help="What is to be done.")
+    ] = None,
+) -> int:
+    """Make a run: a directory that holds everything that is true about it.
+
+    Asked again with the same plan it does nothing; with another plan it is an error.
+
+    \b
+    Example:
+      orchestra init night-1 --plan plan.yaml
+    """
+    session = session_of(ctx)
+    layout = session.locate(run)
+    made = create(layout, session.narrator, plan)
+    observer = Observer(layout).open()
+    first = next_phase(observer.views(conducted=False), observer.history.plan)
+    step = (
+        f"orchestra spawn {session.words} --phase {first}"
+        if first
+        else f"orchestra spawn {session.words} --worker NAME=BRIEF.md -- COMMAND"
+    )
+    body = {"created": made, "path": layout.run_dir, "op": observer.history.op}
+    text = f"{'made' if made else 'there already:'} {layout.run_dir}"
+    session.answer(body, [step], lambda: print(text))
+    return 0

@@ -1,0 +1,42 @@
+"""orchestra list"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestra.cli.options import session_of
+from orchestra.engine.listing import list_runs
+
+
+def list_(
+    ctx: typer.Context,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=0, help="At most this many; 0: all.")
+    ] = 100,
+) -> int:
+    """The runs under the root, one row each, the latest first.
+
+    \b
+    Example:
+      orchestra list --root ~/runs
+    """
+    session = session_of(ctx)
+    rows, total = list_runs(session.root, limit)
+    body = {
+        "root": session.root,
+        "runs": rows,
+        "truncated": {"runs": total - len(rows)} if total > len(rows) else False,
+    }
+    steps = [f"orchestra status {rows[0]['run']}"] if rows else ["orchestra init RUN"]
+    if session.given_root:
+        steps = [f"{step} --root {session.given_root}" for step in steps]
+
+    def text() -> None:
+        from orchestra.cli.text import show_runs
+
+        show_runs(rows)
+
+    session.answer(body, steps, text)
+    return 0

@@ -1,0 +1,24 @@
+"""orchestra retry"""
+
+from __future__ import annotations
+
+import typer
+
+from orchestra.cli.options import Names, NoThrottle, Run, session_of
+from orchestra.cli.outcome import spawn_answer
+from orchestra.engine.conduct import conduct
+from orchestra.engine.retry import retry
+
+
+def retry_(ctx: typer.Context, run: Run, names: Names = None, no_throttle: NoThrottle = False) -> int:
+    """A new attempt for failed workers: the old one is made sure to be dead, and archived, first.
+
+    \b
+    Example:
+      orchestra retry night-1 Builder-2
+    """
+    session = session_of(ctx)
+    layout = session.locate(run)
+    with conduct(layout, session.narrator) as conductor:
+        report = retry(conductor, names or [], throttled=not no_throttle)
+    return spawn_answer(session, conductor, report)

@@ -1,0 +1,79 @@
+"""orchestra run"""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import Annotated
+
+import typer
+
+from orchestra.cli.options import NoThrottle, session_of
+from orchestra.engine.conduct import conduct
+from orchestra.engine.create import create
+from orchestra.engine.narrate import Told, narrate
+from orchestra.errors import Usage
+from orchestra.model.advice import next_steps
+from orchestra.model.names import is_name
+
+
+def run_(
+    ctx: typer.Context,
+    plan: Annotated[str, typer.Argument(metavar="PLAN.yaml", help="What is to be done.")],
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="The run. Default: named like the plan's file.")
+    ] = None,
+    no_throttle: NoThrottle = False,
+) -> int:
+    """The built-in narrator: all phases, in order, unattended.
+
+    Deferred workers are picked up with back-off, failed ones get the attempts that the plan allows.
+    Interrupted, it leaves the workers running; started again, it goes on where the run stands.
+
+    \b
+    Example:
+      orchestra run plan.yaml --run night-1
+    """
+    session = session_of(ctx)
+    layout = session.locate(run or stem(plan))
+    create(layout, session.narrator, plan)
+
+    def tell(told: Told) -> None:
+        if session.as_json:
+            return
+        from orchestra.cli.text import say, say_phase
+
+        if told.what == "phase":
+            say_phase(told.phase)
+        elif told.view is not None:
+            say(told.view)
+        else:
+            print(f"  deferred: {told.text}", flush=True)
+
+    gc.enable()  # unlike most calls, this one may last
+    with conduct(layout, session.narrator) as conductor:
+        report = narrate(conductor, tell, throttled=not no_throttle)
+    snapshot = conductor.snapshot()
+    body = {
+        "op": snapshot.op,
+        "path": layout.run_dir,
+        "finished": report.finished,
+        "stopped_at": report.stopped_at,
+        "failed": report.failed,
+        "counts": snapshot.counts(),
+        "recovered": conductor.recovered,
+    }
+
+    def text() -> None:
+        counts = ", ".join(f"{n} {state}" for state, n in snapshot.counts().items() if n)
+        print(f"{layout.run_dir}: {counts}")
+
+    session.answer(body, next_steps(session.words, snapshot, conductor.history.plan), text)
+    return 1 if report.failed else 0
+
+
+def stem(plan: str) -> str:
+    name = os.path.splitext(os.path.basename(plan))[0]
+    if not is_name(name):
+        raise Usage(f"the plan's name {name!r} cannot name a run", hint="name it: --run RUN")
+    return name

@@ -1,0 +1,85 @@
+"""orchestra status"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import click
+import typer
+
+from orchestra.cli.options import Phase, Run, session_of
+from orchestra.engine.observe import Observer
+from orchestra.model.advice import next_steps
+from orchestra.model.history import State
+from orchestra.model.snapshot import WorkerView
+
+MOST_ALERTS = 10
+_FIRST = (
+    State.FAILED,
+    State.STALLED,
+    State.DEFERRED,
+    State.SPAWNING,
+    State.RUNNING,
+    State.PLANNED,
+    State.DONE,
+)
+
+
+def status_(
+    ctx: typer.Context,
+    run: Run,
+    phase: Phase = None,
+    state: Annotated[
+        str | None,
+        typer.Option(
+            "--state", click_type=click.Choice([s.value for s in State]), help="Only these workers."
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=0, help="At most this many workers; 0: all.")
+    ] = 100,
+) -> int:
+    """Every worker, counts, lock, alerts and next steps. Works while another narrator holds the run.
+
+    \b
+    Example:
+      orchestra status night-1 --state failed
+    """
+    session = session_of(ctx)
+    layout = session.locate(run)
+    observer = Observer(layout).open()
+    snapshot = observer.snapshot()
+    names = set(observer.phase_names(phase)) if phase else None
+    views = [
+        view
+        for view in snapshot.workers
+        if (names is None or view.record.name in names) and state in (None, view.state)
+    ]
+    shown = cut(views, limit)
+    body = {
+        "op": snapshot.op,
+        "counts": snapshot.counts(),
+        "workers": [view.to_json() for view in shown],
+        "lock": snapshot.lock,
+        "seat": snapshot.seat,
+        "alerts": snapshot.alerts[:MOST_ALERTS],
+        "truncated": False
+        if len(shown) == len(views) and len(snapshot.alerts) <= MOST_ALERTS
+        else {"workers": len(views) - len(shown), "alerts": max(0, len(snapshot.alerts) - MOST_ALERTS)},
+    }
+
+    def text() -> None:
+        from orchestra.cli.text import show_status
+
+        show_status(snapshot, shown, len(views) - len(shown))
+
+    session.answer(body, next_steps(session.words, snapshot, observer.history.plan), text)
+    return 0
+
+
+def cut(views: list[WorkerView], limit: int) -> list[WorkerView]:
+    """At most `limit` of them, those first that want attention, then again in their order."""
+    if not limit or len(views) <= limit:
+        return views
+    kept = sorted(range(len(views)), key=lambda i: (_FIRST.index(views[i].state), i))[:limit]
+    return [views[i] for i in sorted(kept)]

@@ -1,0 +1,53 @@
+"""orchestra stop"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestra.cli.options import Names, Run, session_of
+from orchestra.engine.conduct import conduct
+from orchestra.engine.stop import stop
+from orchestra.model.advice import next_steps
+
+
+def stop_(
+    ctx: typer.Context,
+    run: Run,
+    names: Names = None,
+    grace: Annotated[
+        float, typer.Option("--grace", metavar="S", min=0, max=3600, help="Seconds from TERM to KILL.")
+    ] = 10.0,
+) -> int:
+    """End workers with everything that they started, wherever it hides. Deferred ones are called off.
+
+    \b
+    Example:
+      orchestra stop night-1 Builder-2 --grace 3
+    """
+    session = session_of(ctx)
+    layout = session.locate(run)
+    with conduct(layout, session.narrator) as conductor:
+        report = stop(conductor, names or [], grace_s=grace)
+    steps = next_steps(session.words, conductor.snapshot(), conductor.history.plan)
+    body = {
+        "op": conductor.history.op,
+        "stopped": report.stopped,
+        "already": report.already,
+        "still_alive": report.alive,
+        "recovered": conductor.recovered,
+    }
+
+    def text() -> None:
+        for row in report.stopped:
+            print(f"{row['name']}: {row['state']} ({row['verdict'] or 'had just ended'})")
+        for row in report.already:
+            print(f"{row['name']}: already {row['state']}")
+        for row in report.alive:
+            print(f"{row['name']}: could not be ended: pids {', '.join(map(str, row['pids']))}")
+        if not report.stopped and not report.already:
+            print("nothing was running")
+
+    session.answer(body, steps, text)
+    return 1 if report.alive else 0

@@ -1,0 +1,50 @@
+"""orchestra unlock"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestra.cli.options import Run, session_of
+from orchestra.engine.observe import Observer
+from orchestra.engine.seat import unlock
+from orchestra.model.advice import next_steps
+
+_SAID = {
+    "none": "the run was not locked",
+    "unreadable": "freed a lock that did not say whose it was",
+    "dead": "freed the lock of a dead narrator",
+    "forced": "took the lock from a living narrator, by force",
+}
+
+
+def unlock_(
+    ctx: typer.Context,
+    run: Run,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take the run from a holder that is alive. It will notice.")
+    ] = False,
+) -> int:
+    """After a dead narrator: free the lock, put half-done spawns right, say what was found.
+
+    Refuses while the holder is alive. Most often it is not needed: any command that changes the run
+    takes over a dead holder's lock by itself.
+
+    \b
+    Example:
+      orchestra unlock night-1
+    """
+    session = session_of(ctx)
+    layout = session.locate(run)
+    result = unlock(layout, session.narrator, force=force)
+    observer = Observer(layout).open()
+    steps = next_steps(session.words, observer.snapshot(), observer.history.plan)
+
+    def text() -> None:
+        print(_SAID[result["found"]["lock"]])
+        for row in result["recovered"]:
+            print("put right: " + ", ".join(f"{key} {value}" for key, value in row.items()))
+
+    session.answer({"op": observer.history.op, **result}, steps, text)
+    return 0

@@ -1,0 +1,129 @@
+"""orchestra wait"""
+
+from __future__ import annotations
+
+import gc
+from typing import Annotated
+
+import typer
+
+from orchestra.cli.options import Phase, Run, complete_worker, session_of
+from orchestra.engine.observe import Observer
+from orchestra.engine.wait import Scope, wait
+from orchestra.model.advice import next_steps
+from orchestra.model.history import State
+from orchestra.model.snapshot import WorkerView
+
+_STATUS = {"ended": 0, "failed": 1, "blocked": 4, "timeout": 5}
+
+
+def wait_(
+    ctx: typer.Context,
+    run: Run,
+    phase: Phase = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--for", metavar="NAME", help="Only these workers.", autocompletion=complete_worker),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="S", min=0, help="Seconds; then exit status 5.")
+    ] = 100.0,
+    since: Annotated[
+        int | None,
+        typer.Option("--since", metavar="OP", min=0, help="Only what came after this operation counts."),
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Wait for all, also when one fails.")
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Tell each change as it comes, one line each.")
+    ] = False,
+) -> int:
+    """Wait until the named workers have ended, until one fails, or until the timeout.
+
+    The answer says what changed since OP, and `next` carries the cursor for the next call.
+
+    \b
+    Example:
+      orchestra wait night-1 --phase research --timeout 110
+    """
+    session = session_of(ctx)
+    layout = session.locate(run)
+    observer = Observer(layout).open()
+
+    def tell(view: WorkerView) -> None:
+        if session.as_json:
+            session.line(session.envelope({"op": view.record.op, "worker": view.to_json()}, []))
+        else:
+            from orchestra.cli.text import say
+
+            say(view)
+
+    gc.enable()  # unlike most calls, this one may last
+    scope = Scope(tuple(only or ()), phase, since, keep_going)
+    with progress(follow or session.as_json, observer) as watched:
+        report = wait(observer, scope, timeout_s=timeout, on_change=tell if follow else watched)
+    snapshot = observer.snapshot()
+    steps = next_steps(session.words, snapshot, observer.history.plan)
+    counts = {state.value: 0 for state in State}
+    for view in report.views:
+        counts[view.state] += 1
+    chosen = report.views if since is None else report.changed
+    body = {
+        "op": report.op,
+        "outcome": report.outcome,
+        "counts": counts,
+        "workers": [view.to_json() for view in chosen[:MOST_ROWS]],
+        "lock": snapshot.lock,
+        "alerts": snapshot.alerts[:MOST_ALERTS],
+        "truncated": {"workers": len(chosen) - MOST_ROWS} if len(chosen) > MOST_ROWS else False,
+    }
+
+    def text() -> None:
+        from orchestra.cli.text import show_workers
+
+        show_workers(chosen[:MOST_ROWS])
+        print(f"{report.outcome}: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
+
+    session.answer(body, with_cursor(steps, session.words, report.op, report.outcome), text)
+    return _STATUS[report.outcome]
+
+
+MOST_ROWS = 100
+MOST_ALERTS = 10
+
+
+def with_cursor(steps: list[str], words: str, op: int, outcome: str) -> list[str]:
+    """The cursor is in `next` whatever else there is to do."""
+    wait_again = f"orchestra wait {words} --since {op}"
+    if outcome == "timeout":
+        return [wait_again, *[s for s in steps if not s.startswith("orchestra wait ")]]
+    return steps if any(s.startswith("orchestra wait ") for s in steps) else [*steps, wait_again]
+
+
+def progress(quiet: bool, observer: Observer) -> Progress:
+    return Progress(quiet, observer)
+
+
+class Progress:
+    """On a terminal: a line that lives while we wait."""
+
+    def __init__(self, quiet: bool, observer: Observer) -> None:
+        self.quiet = quiet
+        self.observer = observer
+
+    def __enter__(self) -> Progress:
+        if not self.quiet:
+            from orchestra.cli.text import spinner
+
+            self.status = spinner("waiting")
+            self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.quiet:
+            self.status.stop()
+
+    def __call__(self, view: WorkerView) -> None:
+        if not self.quiet:
+            self.status.update(f"waiting; last: {view.record.name} {view.state}")

@@ -1,0 +1,1 @@
+"""Making it happen: observe, decide, act, record. Prints nothing, parses no arguments."""

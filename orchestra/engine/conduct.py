@@ -1,0 +1,255 @@
+"""Conduct: what every mutating command does around its own work.
+
+Take the lock; read the log; put right what a dead predecessor left half-done; do the work;
+write the derived state; let go. Recovery is no special path: it is how each command begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+
+from orchestra.backend.base import Backend
+from orchestra.engine.narrator import Narrator
+from orchestra.engine.observe import Observer, describe_lock, holder_is_dead
+from orchestra.errors import NarratorAlreadyActive, NestedSpawn, NoSuchRun, Storage, Superseded
+from orchestra.host import clock, process
+from orchestra.model.event import ALERTS, CONTROL, RECONCILIATION, Draft, Event
+from orchestra.model.history import State
+from orchestra.model.owner import Holder
+from orchestra.model.snapshot import WorkerView, facts
+from orchestra.store import lock
+from orchestra.store.layout import Layout
+from orchestra.store.publish import publish
+
+LOCK_TTL_S = 60.0
+
+
+class Conductor(Observer):
+    """An observer that holds the lock, and so may act and record."""
+
+    def __init__(self, layout: Layout, holder: Holder, backend: Backend | None = None) -> None:
+        super().__init__(layout, backend)
+        self.holder = holder
+        self.epoch = 0
+        self.recovered: list[dict[str, object]] = []  # what was put right, for the answer
+
+    def conducted(self) -> bool:
+        """By somebody else: no, by us."""
+        return False
+
+    def check_still_mine(self) -> None:
+        if not lock.is_mine(self.layout, self.holder.token):
+            raise Superseded(
+                f"this command lost the lock of run {self.layout.run_id} while it ran: "
+                "somebody forced it open",
+                hint="orchestra status RUN shows who conducts now",
+            )
+
+    def record(self, drafts: list[Draft]) -> list[Event]:
+        """Append facts that are not known yet. Raises Storage and Superseded, recording nothing."""
+        if not drafts:
+            return []
+        try:
+            with self.log.exclusive() as appender:
+                self.check_still_mine()
+                self.history.apply(appender.news)
+                fresh = [draft for draft in drafts if not self.history.knows(draft)]
+                events = appender.append(fresh, at=clock.now(), epoch=self.epoch)
+        except OSError as error:
+            raise Storage.from_os("append to the event log", self.layout.events, error) from error
+        self.history.apply(events)
+        return events
+
+    # --- the beginning and the end of each command ----------------------------------------
+
+    def begin(self, freed: Holder | None) -> None:
+        """Read and repair the log; then put right what is half-done."""
+        if os.path.exists(self.layout.events):
+            self._repair_log()
+        self.open()
+        self.epoch = self.history.epoch + 1
+        if freed is not None:
+            note = {"holder": freed.to_json(), "reason": "its holder is dead"}
+            self.record([Draft(ALERTS, "lock_taken_over", note)])
+            self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
+
+    def _repair_log(self) -> None:
+        probe = Observer(self.layout, self.backend)
+        try:
+            probe.history.apply(probe.log.read_new())
+            if not probe.log.damage:
+                return
+            with probe.log.exclusive() as appender:
+                probe.history.apply(appender.news)
+                repairs = appender.repair()
+                drafts = [
+                    Draft(
+                        ALERTS,
+                        "log_damaged",
+                        {
+                            "offset": r.damage.offset,
+                            "size": r.damage.size,
+                            "torn": r.damage.torn,
+                            "saved_as": r.saved_as,
+                        },
+                    )
+                    for r in repairs
+                ]
+                appender.append(drafts, at=clock.now(), epoch=probe.history.epoch)
+        except OSError as error:
+            raise Storage.from_os("repair the event log", self.layout.events, error) from error
+        self.recovered += [{"what": draft.kind, **draft.data} for draft in drafts]
+
+    def settle(self) -> None:
+        """Record what happened meanwhile, and put right what a dead narrator left half-done.
+
+        What ended is recorded; what was lost is ended for good; what was intended and shows
+        no launcher is deferred, so that the next spawn starts it. A launcher that comes up
+        late still claims its attempt first, so it cannot be started twice.
+        """
+        drafts = []
+        for record in list(self.history.workers.values()):
+            view = self.view(record, conducted=False)
+            if view.leftovers:
+                self._end_leftovers(view)
+            if view.gap and record.state == State.SPAWNING:
+                who = {"worker": record.name, "attempt": record.attempt}
+                drafts.append(
+                    Draft(RECONCILIATION, "deferred", {**who, "reason": view.reason, "signals": []})
+                )
+                self.recovered.append({"what": "half_done_spawn", "worker": record.name, "gap": view.gap})
+            drafts += facts(view)
+        self.record(drafts)
+
+    def _end_leftovers(self, view: WorkerView) -> None:
+        record = view.record
+        living = self.backend.end(record.token, None, grace_s=2.0)
+        note = {"worker": record.name, "attempt": record.attempt, "pids": list(view.leftovers)}
+        if living:
+            note["still_alive"] = [p.pid for p in living]
+        self.record([Draft(ALERTS, "leftovers_ended", note)])
+        self.recovered.append({"what": "leftovers_ended", **note})
+
+    def sit(self, narrator: str | None) -> None:
+        """Look at the seat, where the caller goes by an ID."""
+        if narrator is None or self.history.seat == narrator:
+            return
+        seat, since = self.history.seat, self.history.seat_since
+        if narrator in self.history.unseated:
+            raise Superseded(
+                f"narrator {seat!r} took over run {self.layout.run_id} at {since}: {narrator!r} conducts it no more",
+                hint=f"if that was wrong: orchestra takeover {self.layout.run_id} --narrator {narrator}",
+                seat=seat,
+                since=since,
+            )
+        if seat is not None:
+            raise NarratorAlreadyActive(
+                f"run {self.layout.run_id} is conducted by narrator {seat!r} since {since}",
+                hint=f"if it is gone for good: orchestra takeover {self.layout.run_id} --narrator {narrator}",
+                seat=seat,
+                since=since,
+            )
+        self.take_seat(narrator)
+
+    def take_seat(self, narrator: str) -> None:
+        before = self.history.seat
+        if before != narrator:
+            self.record([Draft(CONTROL, "seat_taken", {"narrator": narrator, "from": before})])
+
+    def write_state(self) -> None:
+        """Rewrite state.json from what the log and the files say. Never the truth, so never an error."""
+        workers = {}
+        for view in self.views(conducted=False):
+            row = view.to_json()
+            workers[str(row.pop("name"))] = row
+        state = {
+            "run": self.layout.run_id,
+            "op": self.history.op,
+            "epoch": self.history.epoch,
+            "seat": self.history.seat,
+            "workers": workers,
+        }
+        data = json.dumps(state, ensure_ascii=True, indent=1).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            publish(self.layout.state, data, durable=False)
+
+
+@contextlib.contextmanager
+def conduct(
+    layout: Layout, who: Narrator, *, backend: Backend | None = None, seated: bool = True
+) -> Iterator[Conductor]:
+    """Hold the run's lock and begin. Raises NarratorAlreadyActive, NoSuchRun, Storage, NestedSpawn, …"""
+    refuse_inside_worker(who.command)
+    if not os.path.isdir(layout.run_dir):
+        raise NoSuchRun(
+            f"there is no run at {layout.run_dir}",
+            hint="orchestra list shows the runs; orchestra init RUN makes one",
+            path=layout.run_dir,
+        )
+    with holding(layout, who) as (holder, freed):
+        conductor = Conductor(layout, holder, backend)
+        conductor.begin(freed)
+        if seated:
+            conductor.sit(who.id)
+        try:
+            yield conductor
+        finally:
+            if sys.exc_info()[0] is not Superseded:
+                conductor.write_state()
+
+
+@contextlib.contextmanager
+def holding(layout: Layout, who: Narrator) -> Iterator[tuple[Holder, Holder | None]]:
+    """The lock alone: yields our holder and the dead one that it was freed from."""
+    holder = Holder(
+        process.this_process(),
+        who.command,
+        who.id,
+        os.urandom(8).hex(),
+        0,
+        clock.now(),
+        LOCK_TTL_S,
+    )
+    try:
+        taken = lock.take(layout, holder, holder_is_dead)
+    except (OSError, TimeoutError) as error:
+        raise Storage.from_os("take the run's lock", layout.lock, error) from error
+    if isinstance(taken, lock.LockSight):
+        raise already_active(layout, taken)
+    try:
+        yield holder, taken.freed
+    finally:
+        lock.release(layout, holder.token)
+
+
+def already_active(layout: Layout, sight: lock.LockSight) -> NarratorAlreadyActive:
+    details = describe_lock(sight, dead=False)
+    if sight.holder is None:
+        return NarratorAlreadyActive(
+            f"run {layout.run_id} is locked, and the lock ({layout.lock}) does not say by whom",
+            hint=f"if no orchestra command is at work on it: orchestra unlock {layout.run_id}",
+            pid=None,
+            holder=details,
+        )
+    pid = sight.holder.process.pid
+    return NarratorAlreadyActive(
+        f"another narrator (pid {pid} on {sight.holder.process.host}, orchestra {sight.holder.command}) "
+        f"has held run {layout.run_id} since {sight.holder.acquired_at}",
+        hint=f"wait for it; only if you are sure that it is gone: orchestra unlock {layout.run_id}",
+        pid=pid,
+        holder=details,
+    )
+
+
+def refuse_inside_worker(command: str) -> None:
+    worker = os.environ.get("ORCHESTRA_WORKER")
+    if os.environ.get("ORCHESTRA_TOKEN") and worker:
+        raise NestedSpawn(
+            f"orchestra {command} was called by worker {worker!r}: workers do not conduct",
+            hint="write what should be done next into $ORCHESTRA_OUT; the narrator will see it",
+            worker=worker,
+        )

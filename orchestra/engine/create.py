@@ -1,0 +1,107 @@
+"""Make a run: the directory, the plan as given, the first line of the log."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from typing import Any
+
+from orchestra.engine.conduct import Conductor, holding, refuse_inside_worker
+from orchestra.engine.narrator import Narrator
+from orchestra.errors import CorruptLog, NameTaken, NoSuchRun, Storage, Usage
+from orchestra.host import clock
+from orchestra.model.event import COMMANDS, Draft
+from orchestra.model.plan import Plan, plan_to_json
+from orchestra.store.layout import Layout
+from orchestra.store.publish import publish
+
+
+def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
+    """Make the run, or see that it is there already with the same plan; True if it is new.
+
+    Raises NameTaken for a run with another plan, BadPlan, Usage, Storage; a bad plan writes nothing.
+    """
+    from orchestra.engine.plans import read_plan
+
+    refuse_inside_worker(who.command)
+    text, plan = read_plan(plan_path) if plan_path else (None, None)
+    base = os.path.dirname(os.path.abspath(plan_path)) if plan_path else os.getcwd()
+    digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
+    make_directory(layout)
+    with holding(layout, who) as (holder, freed):
+        conductor = Conductor(layout, holder)
+        try:
+            conductor.begin(freed)
+        except (NoSuchRun, CorruptLog) as error:
+            if isinstance(error, CorruptLog):
+                raise
+        else:
+            check_same_plan(conductor, digest)
+            conductor.sit(who.id)
+            return False
+        conductor.epoch = 1
+        write_run(conductor, text, plan, base, digest)
+        conductor.sit(who.id)
+        conductor.write_state()
+    return True
+
+
+def make_directory(layout: Layout) -> None:
+    try:
+        os.makedirs(os.path.dirname(layout.run_dir), exist_ok=True)
+        os.makedirs(layout.run_dir, 0o700, exist_ok=True)
+        ours = {".narrator.lock", ".narrator.guard", ".narrator.claim", "run.yaml", "events.jsonl"}
+        strangers = [n for n in os.listdir(layout.run_dir) if n not in ours and not n.startswith(".")]
+    except OSError as error:
+        raise Storage.from_os("make the run's directory", layout.run_dir, error) from error
+    if strangers and not os.path.exists(layout.events):
+        raise Usage(
+            f"{layout.run_dir} exists and is no run (it has {sorted(strangers)[0]!r})",
+            hint="choose another name, or another --root",
+            path=layout.run_dir,
+        )
+
+
+def check_same_plan(conductor: Conductor, digest: str | None) -> None:
+    if digest is None or digest == conductor.history.plan_sha256:
+        return
+    raise NameTaken(
+        f"run {conductor.layout.run_id} exists already, with another plan",
+        hint="give the new run another name: orchestra init NEW --plan PLAN.yaml",
+        run=conductor.layout.run_id,
+    )
+
+
+def write_run(
+    conductor: Conductor, text: str | None, plan: Plan | None, base: str, digest: str | None
+) -> None:
+    layout = conductor.layout
+    settings: dict[str, Any] = {"run": layout.run_id, "base": base, "created_at": clock.now()}
+    try:
+        publish(layout.plan, run_yaml(settings, text).encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.rmdir(layout.run_dir)
+        raise Storage.from_os("write the plan", layout.plan, error) from error
+    conductor.record(
+        [
+            Draft(
+                COMMANDS,
+                "run_created",
+                {
+                    "base": base,
+                    "plan_sha256": digest,
+                    "plan": plan_to_json(plan) if plan is not None else None,
+                },
+            )
+        ]
+    )
+
+
+def run_yaml(settings: dict[str, Any], plan: str | None) -> str:
+    """The settings as a YAML document, and behind it the plan, letter by letter."""
+    import json
+
+    head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
+    return f"# orchestra run, version 1\n{head}---\n{plan if plan is not None else '# no plan'}\n"

@@ -1,0 +1,50 @@
+"""The runs under a root, and the events of one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from orchestra.engine.observe import Observer
+from orchestra.engine.place import run_ids
+from orchestra.errors import OrchestraError
+from orchestra.host import clock
+from orchestra.store.eventlog import EventLog
+from orchestra.store.layout import Layout
+
+
+def list_runs(root: str, limit: int) -> tuple[list[dict[str, Any]], int]:
+    """(rows, how many runs there are), the one with the latest event first."""
+    found = []
+    for run in run_ids(root):
+        try:
+            found.append((os.stat(f"{root}/{run}/events.jsonl").st_mtime, run))
+        except OSError:
+            continue
+    found.sort(reverse=True)
+    chosen = found[:limit] if limit else found
+    return [row(os.path.realpath(root), run, changed) for changed, run in chosen], len(found)
+
+
+def row(root: str, run: str, changed: float) -> dict[str, Any]:
+    facts: dict[str, Any] = {"run": run, "changed_at": clock.stamp(changed)}
+    observer = Observer(Layout(f"{root}/{run}"))
+    try:
+        snapshot = observer.open().snapshot()
+    except OrchestraError as error:
+        return {**facts, "error": {"code": error.code, "message": error.message}}
+    return {
+        **facts,
+        "created_at": observer.history.created,
+        "counts": snapshot.counts(),
+        "conducted": snapshot.conducted,
+        "seat": snapshot.seat,
+        "alerts": len(snapshot.alerts),
+    }
+
+
+def log_events(layout: Layout, *, telemetry: bool) -> EventLog:
+    """A reader of the run's events, or of its telemetry (which may not be there yet)."""
+    if telemetry and not os.path.exists(layout.telemetry):
+        return EventLog(os.devnull, layout.damaged)
+    return EventLog(layout.telemetry if telemetry else layout.events, layout.damaged)

@@ -1,0 +1,155 @@
+"""The built-in narrator: all phases, in order, unattended, with no silence anywhere.
+
+Started again, it goes on where the run stands: what is done stays done, what runs is
+waited for, what is deferred is picked up, what failed gets the attempts it has left.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from orchestra.engine.conduct import Conductor
+from orchestra.engine.request import wanted_of
+from orchestra.engine.retry import retry
+from orchestra.engine.spawn import FanOut, candidates, intend, sort_out
+from orchestra.engine.wait import Scope, wait
+from orchestra.host import clock
+from orchestra.model.history import State, WorkerRecord
+from orchestra.model.plan import Phase
+from orchestra.model.snapshot import WorkerView
+from orchestra.model.verdict import Retry
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+
+class Told(NamedTuple):
+    """Something that a watcher of the narrator may want to see."""
+
+    what: str  # phase, worker, pause
+    phase: str
+    view: WorkerView | None = None
+    text: str = ""
+
+
+Tell = Callable[[Told], None]
+
+
+class NarrateReport(NamedTuple):
+    finished: list[str]  # phases
+    stopped_at: str | None  # the phase whose failures ended the run
+    failed: list[str]  # workers
+
+
+def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> NarrateReport:
+    """Drive the plan to its end. A KeyboardInterrupt leaves the workers running."""
+    conductor.settle()
+    plan = conductor.history.plan
+    finished: list[str] = []
+    failed: list[str] = []
+    for phase in plan.phases if plan else ():
+        tell(Told("phase", phase.name))
+        lost = _Phase(conductor, phase, tell, throttled).drive()
+        failed += lost
+        if lost and plan and plan.on_failure == "stop":
+            return NarrateReport(finished, phase.name, failed)
+        finished.append(phase.name)
+    return NarrateReport(finished, None, failed)
+
+
+class _Phase:
+    def __init__(self, conductor: Conductor, phase: Phase, tell: Tell, throttled: bool) -> None:
+        self.conductor = conductor
+        self.phase = phase
+        self.tell = tell
+        self.throttled = throttled
+        self.pause_s = FIRST_PAUSE_S
+
+    def drive(self) -> list[str]:
+        """Until every worker of the phase has ended for good; returns who failed."""
+        conductor = self.conductor
+        new, _ = sort_out(conductor, wanted_of(conductor, self.phase))
+        intend(conductor, new)
+        names = tuple(entry.name for entry in self.phase.workers)
+        while True:
+            self.start(names)
+            self.try_again(names)
+            if all(self.record(name).state in (State.DONE, State.FAILED) for name in names):
+                if not self.retriable(names):
+                    return [name for name in names if self.record(name).state == State.FAILED]
+                continue
+            self.await_change(names)
+            reap()
+
+    def record(self, name: str) -> WorkerRecord:
+        return self.conductor.history.workers[name]
+
+    def start(self, names: tuple[str, ...]) -> None:
+        waiting = [r for r in candidates(self.conductor) if r.name in names]
+        if not waiting:
+            return
+        report = FanOut(self.conductor, throttled=self.throttled).run(waiting)
+        for row in [*report.spawned, *report.failed]:
+            self.say(row["name"])
+        if report.spawned:
+            self.pause_s = FIRST_PAUSE_S
+        else:
+            self.pause_s = min(LONGEST_PAUSE_S, self.pause_s * 2)
+        for row in report.deferred:
+            self.tell(Told("deferred", self.phase.name, None, f"{row['name']}: {row['reason']}"))
+
+    def retriable(self, names: tuple[str, ...]) -> list[str]:
+        """Who failed, has attempts left, and may gain by another."""
+        return [
+            name
+            for name in names
+            if (r := self.record(name)).state == State.FAILED
+            and r.retry != Retry.NEVER
+            and r.attempt <= (r.entry.retries or 0)
+        ]
+
+    def try_again(self, names: tuple[str, ...]) -> None:
+        ready = [name for name in self.retriable(names) if self.rested(name)]
+        if ready:
+            report = retry(self.conductor, ready, throttled=self.throttled)
+            for row in [*report.spawned, *report.failed]:
+                self.say(row["name"])
+
+    def rested(self, name: str) -> bool:
+        """`later` wants a rest first, longer with each attempt."""
+        record = self.record(name)
+        if record.retry != Retry.LATER:
+            return True
+        quiet = clock.seconds_since(record.since)
+        return quiet is None or quiet >= min(LONGEST_PAUSE_S, 5.0 * 2 ** (record.attempt - 1))
+
+    def await_change(self, names: tuple[str, ...]) -> None:
+        waiting = any(self.record(n).state == State.DEFERRED for n in names) or self.retriable(names)
+        timeout_s = self.pause_s * random.uniform(0.75, 1.25) if waiting else 3600.0
+        running = tuple(n for n in names if self.record(n).state == State.RUNNING)
+        if not running:
+            clock.pause(min(timeout_s, LONGEST_PAUSE_S))
+            return
+        scope = Scope(names=running, since=self.conductor.history.op, first=bool(waiting))
+        wait(
+            self.conductor,
+            scope,
+            timeout_s=timeout_s,
+            record=self.conductor.record,
+            on_change=lambda view: self.tell(Told("worker", self.phase.name, view)),
+        )
+
+    def say(self, name: str) -> None:
+        self.tell(Told("worker", self.phase.name, self.conductor.view(self.record(name), conducted=False)))
+
+
+def reap() -> None:
+    """Launchers that have ended are children of this process for as long as it lives."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass

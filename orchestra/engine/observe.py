@@ -1,0 +1,271 @@
+"""Observe: fold the events, then look at what the workers left and at their processes.
+
+Nothing here writes. Where the log and the workers' files disagree, the files win.
+"""
+
+from __future__ import annotations
+
+import os
+
+from orchestra.backend.base import Backend
+from orchestra.backend.local import Local
+from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
+from orchestra.host import clock, process
+from orchestra.model.history import ENDED, History, State, WorkerRecord
+from orchestra.model.owner import Holder
+from orchestra.model.plan import WorkerEntry, effective
+from orchestra.model.snapshot import Sight, Snapshot, WorkerView, judge
+from orchestra.model.trail import parse_mark, parse_result, parse_sentinel
+from orchestra.store import lock
+from orchestra.store.eventlog import EventLog
+from orchestra.store.layout import Layout
+from orchestra.store.publish import read_text
+
+MARK_PATIENCE_S = 5.0  # how long a mark may be there and unreadable: it is being written
+
+
+class Observer:
+    """A run, seen. `refresh` reads what is new in the log; `view` looks at one worker."""
+
+    def __init__(self, layout: Layout, backend: Backend | None = None) -> None:
+        self.layout = layout
+        self.backend: Backend = backend or Local()
+        self.log = EventLog(layout.events, layout.damaged)
+        self.history = History()
+
+    def open(self) -> Observer:
+        """Read the whole log. Raises NoSuchRun, CorruptLog, Storage."""
+        try:
+            self.history.apply(self.log.read_new())
+        except FileNotFoundError:
+            raise NoSuchRun(
+                f"there is no run at {self.layout.run_dir}",
+                hint="orchestra list shows the runs; orchestra init RUN makes one",
+                path=self.layout.run_dir,
+            ) from None
+        except OSError as error:
+            raise Storage.from_os("read the event log", self.layout.events, error) from error
+        if self.history.created is None:
+            if not self.log.damage:
+                raise NoSuchRun(
+                    f"{self.layout.run_dir} was never made whole: its log has no beginning",
+                    hint="make the same orchestra init call again",
+                    path=self.layout.run_dir,
+                )
+            raise CorruptLog(
+                f"the first lines of {self.layout.events} are damaged: what this run is cannot be read",
+                hint="restore events.jsonl from a copy, or start a new run from run.yaml",
+                path=self.layout.events,
+            )
+        return self
+
+    def refresh(self) -> None:
+        try:
+            self.history.apply(self.log.read_new())
+        except OSError as error:
+            raise Storage.from_os("read the event log", self.layout.events, error) from error
+
+    # --- one worker ---------------------------------------------------------------------
+
+    def record_of(self, name: str) -> WorkerRecord:
+        record = self.history.workers.get(name) or self.planned().get(name)
+        if record is None:
+            raise NoSuchWorker(
+                f"run {self.layout.run_id} has no worker {name!r}",
+                hint="orchestra status RUN lists them",
+                worker=name,
+            )
+        return record
+
+    def planned(self) -> dict[str, WorkerRecord]:
+        """What the plan has and nobody has asked for yet."""
+        plan, found = self.history.plan, {}
+        for phase in plan.phases if plan else ():
+            for entry in phase.workers:
+                if entry.name not in self.history.workers:
+                    found[entry.name] = WorkerRecord(
+                        entry.name, phase.name, entry, 1, "", State.PLANNED, self.history.created or "", 0
+                    )
+        return found
+
+    def look(self, record: WorkerRecord) -> Sight:
+        """Sentinel first, then result, then the process; and again the files once it is gone."""
+        name, attempt, layout = record.name, record.attempt, self.layout
+        sight = self._look_at_files(record)
+        if sight.sentinel or sight.result:
+            return sight
+        text = self._read_mark(name)
+        mark = parse_mark(text) if text else None
+        if mark is not None and mark.attempt != attempt:
+            mark, text = None, None  # of the attempt before: not yet archived
+        who = mark.process if mark else record.process
+        if who is not None and self.backend.alive(who):
+            return Sight(mark=mark, claimed=True, alive=True)
+        if text == "" and self._is_young(layout.mark(name)):
+            return Sight(claimed=True, alive=True)  # the claim is being written
+        claimed = text is not None
+        if claimed or who is not None:
+            # It may have ended between the two looks.
+            sight = self._look_at_files(record)
+            if sight.sentinel or sight.result:
+                return sight
+            pids = tuple(p.pid for p in self.backend.leftovers(record.token))
+            return Sight(mark=mark, claimed=claimed, leftovers=pids)
+        return Sight(trail=tuple(what for what, path in layout.trail(name) if os.path.exists(path)))
+
+    def _look_at_files(self, record: WorkerRecord) -> Sight:
+        text = read_text(self.layout.sentinel(record.name))
+        sentinel = parse_sentinel(text) if text else None
+        if sentinel is not None and sentinel.attempt == record.attempt:
+            return Sight(sentinel=sentinel)
+        text = read_text(self.layout.attempt_result(record.name, record.attempt))
+        result = parse_result(text) if text else None
+        return Sight(result=result)
+
+    def _read_mark(self, name: str) -> str | None:
+        """The mark's text; a launcher needs an instant between making it and filling it."""
+        text = read_text(self.layout.mark(name))
+        for _ in range(10):
+            if text != "" or not self._is_young(self.layout.mark(name)):
+                break
+            clock.pause(0.005)
+            text = read_text(self.layout.mark(name))
+        return text
+
+    def _is_young(self, path: str) -> bool:
+        try:
+            return clock.wall() - os.stat(path).st_mtime < MARK_PATIENCE_S
+        except OSError:
+            return False
+
+    def quiet_s(self, record: WorkerRecord) -> float:
+        """Seconds since the worker last wrote a line, touched its heartbeat or made a file."""
+        name, layout = record.name, self.layout
+        latest = 0.0
+        for path in (
+            layout.log_out(name),
+            layout.log_err(name),
+            layout.heartbeat(name, record.attempt),
+            layout.out(name),
+        ):
+            try:
+                latest = max(latest, os.stat(path).st_mtime)
+            except OSError:
+                continue
+        try:
+            with os.scandir(layout.out(name)) as entries:
+                latest = max([latest, *(entry.stat().st_mtime for entry in entries)])
+        except OSError:
+            pass
+        return max(0.0, clock.wall() - latest)
+
+    def view(self, record: WorkerRecord, *, conducted: bool, stall: bool = True) -> WorkerView:
+        if record.state in ENDED:
+            return judge(record, Sight(), conducted=conducted)
+        if record.state == State.PLANNED:
+            return WorkerView(record, State.PLANNED)
+        sight = self.look(record)
+        if stall and sight.alive and record.entry.stall_s is not None:
+            sight = sight._replace(quiet_s=self.quiet_s(record))
+        return judge(record, sight, conducted=conducted)
+
+    # --- the whole run ------------------------------------------------------------------
+
+    def lock_sight(self) -> lock.LockSight:
+        return lock.look(self.layout)
+
+    def conducted(self) -> bool:
+        """Whether some narrator is at work on the run at this moment."""
+        sight = self.lock_sight()
+        return sight.held and not (sight.holder and holder_is_dead(sight.holder))
+
+    def views(self, *, conducted: bool) -> list[WorkerView]:
+        planned = self.planned()
+        plan = self.history.plan
+        order = [entry.name for phase in plan.phases for entry in phase.workers] if plan else []
+        names = dict.fromkeys([*order, *self.history.workers])
+        return [
+            self.view(self.history.workers.get(name) or planned[name], conducted=conducted) for name in names
+        ]
+
+    def snapshot(self) -> Snapshot:
+        sight = self.lock_sight()
+        dead = sight.holder is not None and holder_is_dead(sight.holder)
+        conducted = sight.held and not dead
+        views = self.views(conducted=conducted)
+        return Snapshot(
+            self.history.op,
+            views,
+            conducted,
+            describe_lock(sight, dead=dead),
+            self.history.seat,
+            [*self._present_alerts(sight, dead, views), *reversed(self.history.alerts)],
+        )
+
+    def _present_alerts(
+        self, sight: lock.LockSight, dead: bool, views: list[WorkerView]
+    ) -> list[dict[str, object]]:
+        alerts: list[dict[str, object]] = []
+        if dead and sight.holder:
+            alerts.append(
+                {"kind": "dead_holder", "pid": sight.holder.process.pid, "command": sight.holder.command}
+            )
+        if sight.held and sight.holder is None:
+            alerts.append({"kind": "unreadable_lock", "path": self.layout.lock})
+        alerts += [
+            {"kind": "log_damage", "offset": d.offset, "size": d.size, "torn": d.torn}
+            for d in self.log.damage
+            if not (d.torn and sight.held)  # somebody may be writing that very line
+        ]
+        alerts += [{"kind": "gap", "worker": view.record.name, "gap": view.gap} for view in views if view.gap]
+        alerts += [
+            {"kind": "leftovers", "worker": view.record.name, "pids": list(view.leftovers)}
+            for view in views
+            if view.leftovers
+        ]
+        alerts += [
+            {"kind": "late_result", "worker": name, "attempt": attempt}
+            for name, attempt in self.late_results()
+        ]
+        return alerts
+
+    def late_results(self) -> list[tuple[str, int]]:
+        """Results that attempts wrote after they had been given up: kept, reported, not believed."""
+        late = []
+        for record in self.history.workers.values():
+            for failure in record.failures:
+                path = self.layout.attempt_result(record.name, failure["attempt"])
+                abandoned = failure["verdict"] in ("lost", "stopped", None)
+                text = read_text(path) if abandoned else None
+                result = parse_result(text) if text else None
+                if result is not None and result.verdict != failure["verdict"]:
+                    late.append((record.name, failure["attempt"]))
+        return late
+
+    def phase_names(self, phase: str) -> list[str]:
+        """The workers of a phase, planned and real. Raises NoSuchPhase."""
+        plan = self.history.plan
+        planned = [e.name for p in (plan.phases if plan else ()) if p.name == phase for e in p.workers]
+        real = [name for name, record in self.history.workers.items() if record.phase == phase]
+        if not planned and not real:
+            known = ", ".join(p.name for p in plan.phases) if plan else "none: the run has no plan"
+            raise NoSuchPhase(
+                f"run {self.layout.run_id} has no phase {phase!r}", hint=f"its phases: {known}", phase=phase
+            )
+        return list(dict.fromkeys([*planned, *real]))
+
+    def plan_entry(self, entry: WorkerEntry) -> WorkerEntry:
+        plan = self.history.plan
+        return effective(plan, entry) if plan else entry
+
+
+def holder_is_dead(holder: Holder) -> bool:
+    return process.is_dead(holder.process)
+
+
+def describe_lock(sight: lock.LockSight, *, dead: bool) -> dict[str, object]:
+    if not sight.held:
+        return {"held": False}
+    if sight.holder is None:
+        return {"held": True, "readable": False}
+    return {"held": True, "readable": True, "dead": dead, **sight.holder.to_json()}

@@ -1,0 +1,37 @@
+"""From the words on the command line to a run directory, and the runs under a root."""
+
+from __future__ import annotations
+
+import os
+
+from orchestra.errors import BadName, Usage
+from orchestra.model.names import check_name, is_name
+from orchestra.store.layout import Layout
+
+
+def locate(run: str, root: str) -> Layout:
+    """RUN is an id under the root, or a path to a run directory. Raises BadName, Usage."""
+    if is_name(run):
+        return Layout(os.path.join(os.path.realpath(root), run))
+    if "\0" in run or not run:
+        raise BadName(f"{run!r} is no run", hint="a run is named by its id, or by a path to its directory")
+    if "/" not in run and run not in (".", ".."):
+        check_name("run", run)
+    path = os.path.realpath(run)
+    if not is_name(os.path.basename(path)):
+        raise Usage(
+            f"{path} cannot be a run directory: its last part is no run id",
+            hint="a run id is 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+        )
+    return Layout(path)
+
+
+def run_ids(root: str) -> list[str]:
+    """The runs under a root, by name; empty where there is no such directory."""
+    try:
+        with os.scandir(root) as entries:
+            return sorted(
+                e.name for e in entries if is_name(e.name) and os.path.exists(f"{e.path}/events.jsonl")
+            )
+    except FileNotFoundError:
+        return []

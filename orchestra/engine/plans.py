@@ -1,0 +1,92 @@
+"""Plans and briefs from disk: what a command was given, read and checked before anything is written."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from orchestra.errors import BadPlan, Usage
+from orchestra.model.plan import Plan, WorkerEntry, brief_is_path
+
+MAX_BRIEF = 16 * 1024**2
+
+
+def read_plan(path: str) -> tuple[str, Plan]:
+    """The plan's text and what it says; every brief that is a file is there and readable. Raises BadPlan."""
+    from orchestra.model.plan_text import parse_plan
+
+    text = read_input(path, "plan")
+    plan = parse_plan(text, file=path)
+    base = os.path.dirname(os.path.abspath(path))
+    for phase in plan.phases:
+        for entry in phase.workers:
+            line, column = plan.positions.get(entry.name, (0, 0))
+            resolve_brief(entry.brief, base, where=(path, line, column), worker=entry.name)
+            if plan.command is None and entry.command is None:
+                raise BadPlan(
+                    f"{path}:{line}:{column}: worker {entry.name} has no command, and the plan has none for all",
+                    hint="add `command: [claude, -p]` at the top of the plan, or to the worker",
+                    file=path,
+                    line=line,
+                    column=column,
+                )
+    return text, plan
+
+
+def read_workers(path: str) -> list[WorkerEntry]:
+    """The list that `--from` names (`-`: standard input), briefs resolved. Raises BadPlan."""
+    from orchestra.model.plan_text import parse_workers
+
+    name = "standard input" if path == "-" else path
+    text = sys.stdin.read() if path == "-" else read_input(path, "list of workers")
+    base = os.getcwd() if path == "-" else os.path.dirname(os.path.abspath(path))
+    entries = parse_workers(text, file=name)
+    return [
+        e._replace(brief=resolve_brief(e.brief, base, where=(name, 0, 0), worker=e.name)) for e in entries
+    ]
+
+
+def resolve_brief(brief: str, base: str, *, where: tuple[str, int, int], worker: str) -> str:
+    """The text of a brief: a file where one of that name exists, else the text itself. Raises BadPlan."""
+    path = os.path.join(base, brief) if len(brief) < 4096 and "\0" not in brief and "\n" not in brief else ""
+    file, line, column = where
+    if path and os.path.isfile(path):
+        return read_brief(path, worker)
+    if brief_is_path(brief):
+        raise BadPlan(
+            f"{file}:{line}:{column}: the brief of {worker} is not there: {path}",
+            hint="write the file, or put the text of the brief in its place",
+            file=file,
+            line=line,
+            column=column,
+            worker=worker,
+        )
+    return brief
+
+
+def read_brief(path: str, worker: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BRIEF + 1)
+    except OSError as error:
+        raise BadPlan(
+            f"the brief of {worker} cannot be read ({path}): {error.strerror}", file=path, worker=worker
+        ) from error
+    if len(data) > MAX_BRIEF:
+        raise BadPlan(
+            f"the brief of {worker} ({path}) has more than {MAX_BRIEF} bytes",
+            hint="put the bulk into a file and name it in the brief",
+            file=path,
+            worker=worker,
+        )
+    return data.decode("utf-8", "surrogateescape")
+
+
+def read_input(path: str, what: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadPlan(f"the {what} {path} is not UTF-8 (byte {error.start})", file=path) from None
+    except OSError as error:
+        raise Usage(f"could not read the {what} {path}: {error.strerror}", hint="check the path") from error

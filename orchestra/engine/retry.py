@@ -1,0 +1,64 @@
+"""Retry: a new attempt for what failed; the old one is made sure to be dead first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from orchestra.engine.conduct import Conductor
+from orchestra.engine.spawn import FanOut, SpawnReport, already_row
+from orchestra.errors import Usage
+from orchestra.model.event import COMMANDS, Draft
+from orchestra.model.history import State
+from orchestra.model.throttle import HostLoad
+from orchestra.model.trail import parse_mark
+from orchestra.store.publish import read_text
+
+
+def retry(
+    conductor: Conductor,
+    names: list[str],
+    *,
+    throttled: bool = True,
+    look: Callable[[], HostLoad] | None = None,
+) -> SpawnReport:
+    """Start the failed ones again (all of them, where none is named). Raises NoSuchWorker, Usage."""
+    for name in names:
+        conductor.record_of(name)
+    conductor.settle()
+    workers = conductor.history.workers
+    chosen = names or [name for name, record in workers.items() if record.state == State.FAILED]
+    already: list[dict[str, Any]] = []
+    failed = []
+    for name in dict.fromkeys(chosen):
+        record = conductor.record_of(name)
+        if record.state == State.FAILED:
+            failed.append(record)
+        else:
+            already.append(already_row(conductor.view(record, conducted=False)))
+    for record in failed:
+        text = read_text(conductor.layout.mark(record.name))
+        mark = parse_mark(text) if text else None
+        launcher = mark.process if mark and mark.attempt == record.attempt else record.process
+        living = conductor.backend.end(record.token, launcher, grace_s=2.0)
+        if living:
+            pids = ", ".join(str(p.pid) for p in living)
+            raise Usage(
+                f"attempt {record.attempt} of {record.name} could not be ended: pids {pids} live on",
+                hint="see what holds them (ps -o pid,stat,wchan); nothing was started",
+                worker=record.name,
+            )
+    conductor.record(
+        [
+            Draft(
+                COMMANDS,
+                "retry_intended",
+                {"worker": r.name, "attempt": r.attempt + 1, "token": os.urandom(8).hex()},
+            )
+            for r in failed
+        ]
+    )
+    again = [workers[record.name] for record in failed]
+    report = FanOut(conductor, throttled=throttled, look=look).run(again)
+    return report._replace(already=already)

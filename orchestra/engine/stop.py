@@ -1,0 +1,116 @@
+"""Stop: end workers with everything that they started."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import Any, NamedTuple
+
+from orchestra.engine.conduct import Conductor
+from orchestra.host import clock, process
+from orchestra.model.event import COMMANDS, OBSERVATIONS, Draft
+from orchestra.model.history import State, WorkerRecord
+from orchestra.model.snapshot import WorkerView, ending, facts
+from orchestra.model.verdict import Retry, Verdict
+from orchestra.store.publish import publish
+
+REPORT_PATIENCE_S = 5.0  # for the launcher to write its result once its worker is gone
+
+
+class StopReport(NamedTuple):
+    stopped: list[dict[str, Any]]
+    already: list[dict[str, Any]]
+    alive: list[dict[str, Any]]  # what could not be ended, with its PIDs
+
+
+def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopReport:
+    """End these workers (all that have not ended, where none is named). Raises NoSuchWorker."""
+    for name in names:
+        conductor.record_of(name)
+    conductor.settle()
+    chosen = names or list(conductor.history.workers)
+    views = [conductor.view(conductor.record_of(name), conducted=False) for name in chosen]
+    going = [view for view in views if not view.ended and view.state != State.PLANNED]
+    already = [
+        {"name": v.record.name, "state": v.state} for v in views if v not in going and (names or v.ended)
+    ]
+    conductor.record(
+        [
+            Draft(
+                COMMANDS,
+                "stop_intended",
+                {"worker": v.record.name, "attempt": v.record.attempt, "grace_s": grace_s},
+            )
+            for v in going
+        ]
+    )
+    running = [view for view in going if view.process is not None]
+    for view in running:  # all at once, so that their graces run side by side
+        tell_grace(conductor, view.record, grace_s)
+        if view.process is not None:
+            process.send(view.process, signal.SIGTERM)
+    await_results(conductor, running, grace_s)
+    stopped, alive = [], []
+    for view in going:
+        record = view.record
+        living = conductor.backend.end(record.token, view.process, grace_s=0.0) if view.process else []
+        final = ended_view(conductor, record)
+        conductor.record(facts(final) or [ended_draft(final)])
+        stopped.append({"name": record.name, "verdict": final.verdict, "state": final.state})
+        if living:
+            alive.append({"name": record.name, "pids": [p.pid for p in living]})
+    return StopReport(stopped, already, alive)
+
+
+def tell_grace(conductor: Conductor, record: WorkerRecord, grace_s: float) -> None:
+    """The launcher ends its worker itself; it looks here for how long it may take."""
+    with contextlib.suppress(OSError):
+        path = f"{conductor.layout.attempt(record.name, record.attempt)}/grace"
+        publish(path, f"{grace_s:g}\n".encode(), durable=False)
+
+
+def await_results(conductor: Conductor, views: list[WorkerView], grace_s: float) -> None:
+    """Until every launcher has ended, or the grace is over; then KILL for what they started."""
+    killed = False
+    deadline = clock.monotonic() + grace_s
+    while True:
+        left = [v for v in views if v.process and conductor.backend.alive(v.process)]
+        if not left or (killed and clock.monotonic() > deadline):
+            return
+        if not killed and clock.monotonic() > deadline:
+            killed = True
+            deadline += REPORT_PATIENCE_S
+            for view in left:
+                kill_workers(conductor, view)
+        clock.pause(0.02)
+
+
+def kill_workers(conductor: Conductor, view: WorkerView) -> None:
+    """KILL all but the launcher, which then reports; a stopped launcher is woken for that."""
+    if view.process is None:
+        return
+    for member in [*conductor.backend.leftovers(view.record.token), *process.descendants(view.process)]:
+        process.send(member, signal.SIGKILL)
+    process.send(view.process, signal.SIGCONT)
+
+
+def ended_view(conductor: Conductor, record: WorkerRecord) -> WorkerView:
+    """As the launcher told it; where it could not, as stopped by us."""
+    view = conductor.view(record, conducted=False)
+    if view.ended and view.verdict != Verdict.LOST:
+        return view
+    reason = "stopped before it was started" if record.state != State.RUNNING else "stopped on request"
+    return WorkerView(
+        record,
+        State.FAILED,
+        verdict=Verdict.STOPPED,
+        reason=reason,
+        ended_at=clock.now(),
+        retry=Retry.NEVER,
+        started_at=record.started_at,
+    )
+
+
+def ended_draft(view: WorkerView) -> Draft:
+    record = view.record
+    return Draft(OBSERVATIONS, "ended", {"worker": record.name, "attempt": record.attempt, **ending(view)})

@@ -1,0 +1,201 @@
+"""Wait until something has to be done: all ended, one failed, or the time is up."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from orchestra.engine.observe import Observer
+from orchestra.errors import NoSuchWorker, Storage
+from orchestra.host import clock
+from orchestra.host.watch import Watch
+from orchestra.model.event import Draft
+from orchestra.model.history import State
+from orchestra.model.snapshot import WorkerView, facts
+
+BEAT_S = 2.0  # how long a hint that never came can keep us in the dark
+_OF_WORKER = re.compile(r"(?:result-(.+)\.json|\.spawn-(.+)\.error|\.pid-(.+)\.json)")
+
+
+class Scope(NamedTuple):
+    """Which workers a wait is about; empty `names`: every one that was ever asked for."""
+
+    names: tuple[str, ...] = ()
+    phase: str | None = None
+    since: int | None = None
+    keep_going: bool = False
+    first: bool = False  # come back as soon as any one of them has ended
+
+
+class WaitReport(NamedTuple):
+    """`outcome`: ended (with `first`: one of them), failed, blocked (what is left will not start by waiting), timeout."""
+
+    outcome: str
+    views: list[WorkerView]  # of the whole scope
+    changed: list[WorkerView]  # since the caller's cursor
+    op: int
+
+
+Recorder = Callable[[list[Draft]], object]
+
+
+def record_facts(observer: Observer) -> Recorder:
+    """Append facts without lock or seat, under the log's own lock; never an error."""
+
+    def record(drafts: list[Draft]) -> None:
+        with contextlib.suppress(OSError), observer.log.exclusive() as appender:
+            history = observer.history.apply(appender.news)
+            if observer.log.damage:
+                return  # the next mutating command repairs it first
+            fresh = [draft for draft in drafts if not history.knows(draft)]
+            history.apply(appender.append(fresh, at=clock.now(), epoch=history.epoch))
+
+    return record
+
+
+def names_in_scope(observer: Observer, scope: Scope) -> list[str]:
+    names = list(scope.names)
+    known = observer.history.workers
+    planned = observer.planned() if names else {}
+    for name in names:
+        if name not in known and name not in planned:
+            raise NoSuchWorker(
+                f"run {observer.layout.run_id} has no worker {name!r}",
+                hint="orchestra status RUN lists them",
+                worker=name,
+            )
+    if scope.phase is not None:
+        names += [n for n in observer.phase_names(scope.phase) if n in known and n not in names]
+    elif not names:
+        names = list(known)
+    return names
+
+
+def wait(
+    observer: Observer,
+    scope: Scope,
+    *,
+    timeout_s: float,
+    record: Recorder | None = None,
+    on_change: Callable[[WorkerView], None] | None = None,
+) -> WaitReport:
+    """Wait on an opened observer. Raises NoSuchWorker, NoSuchPhase; KeyboardInterrupt passes through."""
+    return _Wait(observer, scope, record or record_facts(observer), on_change).until(timeout_s)
+
+
+class _Wait:
+    def __init__(
+        self,
+        observer: Observer,
+        scope: Scope,
+        record: Recorder,
+        on_change: Callable[[WorkerView], None] | None,
+    ) -> None:
+        self.observer = observer
+        self.scope = scope
+        self.record = record
+        self.on_change = on_change
+        self.names = names_in_scope(observer, scope)
+        self.views: dict[str, WorkerView] = {}
+        self.told: dict[str, tuple[int, State]] = {}
+        self.since = scope.since or 0
+
+    def until(self, timeout_s: float) -> WaitReport:
+        deadline = clock.monotonic() + timeout_s
+        self.look(self.names)
+        outcome = self.outcome()
+        if outcome is None and timeout_s > 0:
+            with Watch(self.observer.layout.run_dir) as watch:
+                self.look(self.names)  # what happened before the watch stood
+                while (outcome := self.outcome()) is None:
+                    left = deadline - clock.monotonic()
+                    if left <= 0:
+                        break
+                    self.wait_once(watch, min(BEAT_S, left))
+        views = [self.views[name] for name in self.names]
+        changed = [view for view in views if view.record.op > self.since]
+        return WaitReport(outcome or "timeout", views, changed, self.observer.history.op)
+
+    def wait_once(self, watch: Watch, timeout_s: float) -> None:
+        for name in self.names:
+            process = self.views[name].process
+            if process is not None and not self.views[name].ended and not watch.follow(name, process):
+                self.look([name])
+        if self.outcome() is not None:
+            return
+        ended, files = watch.wait(timeout_s)
+        if not ended and not files:
+            self.look(self.names, beat=True)
+            return
+        hinted = ended | {found for file in files if (found := worker_of(file)) is not None}
+        if files:
+            self.observer.refresh()
+        self.look([name for name in self.names if name in hinted])
+
+    def look(self, names: list[str], *, beat: bool = True) -> None:
+        """Look at these workers; record and tell what is new of them."""
+        if beat:
+            self.refresh()
+        conducted = self.observer.conducted()
+        drafts: list[Draft] = []
+        for name in names:
+            record = self.observer.record_of(name)
+            view = self.observer.view(record, conducted=conducted, stall=beat)
+            drafts += facts(view)
+            self.views[name] = view
+        if drafts:
+            self.record(drafts)
+            for name in {str(draft.data["worker"]) for draft in drafts}:
+                known = self.observer.history.workers[name]
+                if known.state == self.views[name].state or self.views[name].ended:
+                    self.views[name] = self.views[name]._replace(record=known)
+        self.tell(names)
+
+    def refresh(self) -> None:
+        try:
+            self.observer.refresh()
+        except Storage:
+            if not self.views:
+                raise
+
+    def tell(self, names: list[str]) -> None:
+        for name in names:
+            view = self.views[name]
+            now = (view.record.attempt, view.state)
+            if self.told.get(name) == now:
+                continue
+            news = name in self.told or view.record.op > self.since
+            self.told[name] = now
+            if news and self.on_change is not None:
+                self.on_change(view)
+
+    def outcome(self) -> str | None:
+        """Why waiting is over, if it is."""
+        views = [self.views[name] for name in self.names]
+        failed = [view for view in views if view.state == State.FAILED and self.counts(view)]
+        if failed and not self.scope.keep_going:
+            return "failed"
+        waiting = [view for view in views if not view.ended]
+        if not waiting:
+            return "failed" if failed else "ended"
+        if self.scope.first and any(view.ended and self.counts(view) for view in views):
+            return "ended"
+        if all(view.state in (State.DEFERRED, State.PLANNED) or view.gap for view in waiting):
+            return "blocked" if not self.observer.conducted() else None
+        return None
+
+    def counts(self, view: WorkerView) -> bool:
+        """With a cursor, only what came after it; a fact that could not be recorded counts always."""
+        return self.scope.since is None or view.record.op > self.since or not _recorded(view)
+
+
+def _recorded(view: WorkerView) -> bool:
+    return view.record.state == view.state
+
+
+def worker_of(file: str) -> str | None:
+    """Whose file this is, by its name."""
+    match = _OF_WORKER.fullmatch(file)
+    return next((group for group in match.groups() if group), None) if match else None

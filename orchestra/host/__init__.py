@@ -1,0 +1,1 @@
+"""This machine: processes, load, changes, the clock. Knows nothing of runs."""

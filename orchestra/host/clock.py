@@ -1,0 +1,38 @@
+"""The clock, in one place, so that nothing else asks for the time."""
+
+from __future__ import annotations
+
+import time
+
+
+def now() -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return stamp(time.time())
+
+
+def stamp(seconds: float) -> str:
+    """RFC 3339 of seconds after the epoch."""
+    whole = int(seconds // 1)
+    millis = int((seconds - whole) * 1000)
+    t = time.gmtime(whole)
+    return (
+        f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}T"
+        f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{millis:03d}Z"
+    )
+
+
+def seconds_since(at: str, now_s: float | None = None) -> float | None:
+    """Seconds from an RFC 3339 time in UTC to now; None where the text is no such time."""
+    import calendar
+
+    try:
+        whole = calendar.timegm(time.strptime(at[:19], "%Y-%m-%dT%H:%M:%S"))
+        fraction = float(at[19:-1] or 0)
+    except ValueError:
+        return None
+    return (time.time() if now_s is None else now_s) - whole - fraction
+
+
+monotonic = time.monotonic
+wall = time.time
+pause = time.sleep

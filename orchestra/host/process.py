@@ -1,0 +1,164 @@
+"""Processes of this machine: who they are, whether they live, ending all of an attempt's.
+
+Read from /proc directly: psutil costs more at start-up than all of `orchestra status` may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from functools import cache
+
+from orchestra.model.owner import proved_dead
+from orchestra.model.trail import Process
+
+
+@cache
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+@cache
+def host_name() -> str:
+    with open("/proc/sys/kernel/hostname") as file:
+        return file.read().strip()
+
+
+def start_of(pid: int) -> int | None:
+    """When the process with this PID started, in clock ticks after boot; None: dead or a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stat = file.read()
+    except OSError:
+        return None
+    fields = stat[stat.rfind(b")") + 2 :].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[19])
+
+
+def this_process() -> Process:
+    return Process(os.getpid(), start_of(os.getpid()) or 0, boot_id(), host_name())
+
+
+def is_dead(process: Process) -> bool:
+    """Whether it is proved that this very process is gone."""
+    if process.pid <= 0:
+        return False
+    return proved_dead(process, host_name(), boot_id(), start_of(process.pid))
+
+
+def is_alive(process: Process) -> bool:
+    return (
+        process.host == host_name()
+        and process.boot_id == boot_id()
+        and process.pid > 0
+        and start_of(process.pid) == process.start
+    )
+
+
+def open_pidfd(process: Process) -> int | None:
+    """A descriptor that becomes readable when the process ends; None where it has, or none can be had."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except (OSError, AttributeError):
+        return None
+    if start_of(process.pid) != process.start:  # the PID was recycled before we opened it
+        os.close(fd)
+        return None
+    return fd
+
+
+def send(process: Process, signum: int) -> bool:
+    """Signal this very process, through a pidfd; False where it is gone."""
+    fd = open_pidfd(process)
+    if fd is None:
+        if not is_alive(process):
+            return False
+        os.kill(process.pid, signum)
+        return True
+    try:
+        signal.pidfd_send_signal(fd, signum)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def carriers(token: str) -> list[Process]:
+    """Every living process that has ORCHESTRA_TOKEN=token in its environment."""
+    needle = f"ORCHESTRA_TOKEN={token}".encode()
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if needle not in file.read().split(b"\0"):
+                    continue
+        except OSError:
+            continue
+        start = start_of(int(name))
+        if start is not None:
+            found.append(Process(int(name), start, boot_id(), host_name()))
+    return found
+
+
+def descendants(root: Process) -> list[Process]:
+    """What descends from a living process, by parentage."""
+    if not is_alive(root):
+        return []
+    parents: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with (
+                contextlib.suppress(OSError, ValueError, IndexError),
+                open(f"/proc/{name}/stat", "rb") as file,
+            ):
+                stat = file.read()
+                parents.setdefault(int(stat[stat.rfind(b")") + 2 :].split()[1]), []).append(int(name))
+    found: list[Process] = []
+    waiting = [root.pid]
+    while waiting:
+        for pid in parents.pop(waiting.pop(), []):
+            waiting.append(pid)
+            start = start_of(pid)
+            if start is not None:
+                found.append(Process(pid, start, boot_id(), host_name()))
+    return found
+
+
+def end_all(
+    token: str, launcher: Process | None, *, grace_s: float, patience_s: float = 10.0
+) -> list[Process]:
+    """End everything of an attempt: TERM, then KILL after the grace.
+
+    Returns what lives on after KILL and `patience_s` more seconds (a process in an
+    uninterruptible sleep): empty where all is well.
+    """
+
+    def living() -> list[Process]:
+        family = {p: None for p in carriers(token)}
+        if launcher is not None:
+            family.update({p: None for p in descendants(launcher)})
+            if is_alive(launcher):
+                family[launcher] = None
+        return list(family)
+
+    deadline = time.monotonic() + grace_s
+    told: set[Process] = set()
+    while family := living():
+        late = time.monotonic() >= deadline
+        for process in family:
+            if late or process not in told:
+                send(process, signal.SIGKILL if late else signal.SIGTERM)
+                send(process, signal.SIGCONT)
+                told.add(process)
+        if time.monotonic() >= deadline + patience_s:
+            return family
+        time.sleep(0.02)
+    return []

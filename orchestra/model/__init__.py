@@ -1,0 +1,1 @@
+"""What things are: frozen values and functions over them. No disk, clock, process or environment."""

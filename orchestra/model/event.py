@@ -1,0 +1,109 @@
+"""The event log's lines: one line, one fact.
+
+    {"op":7,"at":"2026-01-31T23:59:59.123Z","topic":"observations","kind":"ended",
+     "epoch":2,"worker":"W1","attempt":1, …,"crc":"89abcdef"}
+
+* `op` only grows within a run; `epoch` only grows from conductor to conductor.
+* `crc` stands last: CRC-32 (zlib) of the line's bytes up to its comma, in hex.
+* A line counts once its newline and its checksum are there.
+* Lines of spaces alone are where a damaged line stood before it was set aside.
+
+Adding a field is safe; changing what one means is not: old runs keep their lines.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any, NamedTuple
+
+COMMANDS = "commands"  # what was meant
+OBSERVATIONS = "observations"  # what was seen to happen
+CONTROL = "control"  # who conducts
+RECONCILIATION = "reconciliation"  # what a dead narrator left half-done, put right
+ALERTS = "alerts"  # what a person should know
+TOPICS = (COMMANDS, OBSERVATIONS, CONTROL, RECONCILIATION, ALERTS)
+
+_CRC = b',"crc":"'
+_HEAD = ("op", "at", "topic", "kind", "epoch")
+
+
+class Draft(NamedTuple):
+    """A fact that has no place in the log yet."""
+
+    topic: str
+    kind: str
+    data: dict[str, Any]
+
+
+class Event(NamedTuple):
+    op: int
+    at: str
+    topic: str
+    kind: str
+    epoch: int
+    data: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dict(zip(_HEAD, self, strict=False)), **self.data}
+
+
+def json_bytes(value: dict[str, Any]) -> bytes:
+    """One line of JSON in UTF-8. Bytes that are not UTF-8 (lone surrogates) go as escapes."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def encode(event: Event) -> bytes:
+    body = json_bytes(event.to_json())[:-1]
+    return b'%s%s%08x"}\n' % (body, _CRC, zlib.crc32(body))
+
+
+def decode(line: bytes) -> Event | None:
+    """The event on a line (without its newline), or None where the line is damaged."""
+    cut = line.rfind(_CRC)
+    if cut < 0 or line[cut + len(_CRC) :] != b'%08x"}' % zlib.crc32(line[:cut]):
+        return None
+    try:
+        data = json.loads(line[:cut] + b"}")
+        op, at, topic, kind, epoch = (data.pop(key) for key in _HEAD)
+        return Event(op, at, topic, kind, epoch, data)
+    except (ValueError, KeyError, RecursionError):
+        return None
+
+
+class Damage(NamedTuple):
+    """Bytes of the log that are no event: where, how many, and whether at its very end."""
+
+    offset: int
+    size: int
+    torn: bool
+
+
+class Reading(NamedTuple):
+    events: list[Event]
+    good_end: int  # offset behind the last line that counts
+    damage: list[Damage]
+
+
+def read_log(data: bytes, offset: int = 0) -> Reading:
+    """Parse whole log text that starts at `offset` of its file."""
+    events: list[Event] = []
+    damage: list[Damage] = []
+    good_end = start = 0
+    while (end := data.find(b"\n", start)) >= 0:
+        line = data[start:end]
+        event = decode(line)
+        if event is not None:
+            events.append(event)
+        elif line.strip(b" "):
+            damage.append(Damage(offset + start, end + 1 - start, False))
+        start = end + 1
+        if event is not None or not line.strip(b" "):
+            good_end = start
+    if good_end < len(data):  # the last writer died, or is at this moment writing
+        damage = [d for d in damage if d.offset < offset + good_end]
+        damage.append(Damage(offset + good_end, len(data) - good_end, True))
+    return Reading(events, offset + good_end, damage)

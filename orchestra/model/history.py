@@ -1,0 +1,236 @@
+"""What the events say: the fold of a run's log.
+
+Facts are keyed by worker, attempt and kind, so that a fact seen by two observers counts
+once, and a late fact about an abandoned attempt changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from orchestra.model.event import ALERTS, COMMANDS, Draft, Event
+from orchestra.model.plan import Plan, WorkerEntry, entry_from_json, plan_from_json
+from orchestra.model.trail import Process, process_from_json
+
+
+class State(StrEnum):
+    PLANNED = "planned"
+    DEFERRED = "deferred"
+    SPAWNING = "spawning"
+    RUNNING = "running"
+    STALLED = "stalled"
+    DONE = "done"
+    FAILED = "failed"
+
+
+ENDED = (State.DONE, State.FAILED)
+
+
+class Deferral(NamedTuple):
+    """Why a worker has not been started, in figures."""
+
+    since: str  # of the first of this row of deferrals
+    times: int
+    reason: str
+    signals: list[dict[str, Any]]
+
+
+class WorkerRecord(NamedTuple):
+    """One worker as the log has it, in its current attempt."""
+
+    name: str
+    phase: str | None
+    entry: WorkerEntry  # everything filled in; brief is the text itself
+    attempt: int
+    token: str
+    state: State
+    since: str
+    op: int
+    process: Process | None = None  # the launcher, once it showed a sign of life
+    deferral: Deferral | None = None
+    verdict: str | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    retry: str | None = None
+    failures: tuple[dict[str, Any], ...] = ()  # how earlier attempts ended
+    stalled: bool = False
+
+
+class History:
+    """A run as its log has it. `apply` is the only thing that changes it."""
+
+    def __init__(self) -> None:
+        self.op = 0
+        self.epoch = 0
+        self.created: str | None = None
+        self.plan: Plan | None = None
+        self.plan_sha256: str | None = None
+        self.base = ""
+        self.workers: dict[str, WorkerRecord] = {}
+        self.seat: str | None = None
+        self.seat_since: str | None = None
+        self.unseated: set[str] = set()
+        self.alerts: list[dict[str, Any]] = []
+
+    def apply(self, events: Iterable[Event]) -> History:
+        for event in events:
+            self.op = max(self.op, event.op)
+            self.epoch = max(self.epoch, event.epoch)
+            if event.topic == ALERTS:
+                self.alerts.append({"op": event.op, "at": event.at, "kind": event.kind, **event.data})
+            fold = _FOLDS.get(event.kind)
+            if fold is not None:
+                fold(self, event)
+        return self
+
+    def knows(self, draft: Draft) -> bool:
+        """Whether a fact about a worker is in the log already, or is about an abandoned attempt."""
+        if draft.topic == COMMANDS or "worker" not in draft.data:
+            return False
+        record = self.workers.get(draft.data["worker"])
+        if record is None:
+            return False
+        attempt = draft.data.get("attempt", record.attempt)
+        if attempt != record.attempt:
+            return draft.topic != ALERTS
+        if draft.kind in ("ended", "spawned", "deferred"):
+            if record.state in ENDED:
+                return True
+            return draft.kind == "spawned" and record.state == State.RUNNING
+        return draft.kind == "stalled" and record.stalled
+
+
+def _run_created(history: History, event: Event) -> None:
+    history.created = event.at
+    history.base = event.data.get("base", "")
+    history.plan_sha256 = event.data.get("plan_sha256")
+    plan = event.data.get("plan")
+    history.plan = plan_from_json(plan) if plan is not None else None
+
+
+def _spawn_intended(history: History, event: Event) -> None:
+    data = event.data
+    name = data["worker"]
+    if name in history.workers:
+        return
+    history.workers[name] = WorkerRecord(
+        name,
+        data.get("phase"),
+        entry_from_json(data["entry"]),
+        data["attempt"],
+        data["token"],
+        State.SPAWNING,
+        event.at,
+        event.op,
+    )
+
+
+def _retry_intended(history: History, event: Event) -> None:
+    record = history.workers.get(event.data["worker"])
+    if record is None or event.data["attempt"] != record.attempt + 1:
+        return
+    failure = {
+        "attempt": record.attempt,
+        "verdict": record.verdict,
+        "reason": record.reason,
+        "exit_code": record.exit_code,
+        "signal": record.signal,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+    }
+    history.workers[record.name] = WorkerRecord(
+        record.name,
+        record.phase,
+        record.entry,
+        event.data["attempt"],
+        event.data["token"],
+        State.SPAWNING,
+        event.at,
+        event.op,
+        failures=(*record.failures, failure),
+    )
+
+
+def _current(history: History, event: Event) -> WorkerRecord | None:
+    record = history.workers.get(event.data.get("worker", ""))
+    if record is None or event.data.get("attempt") != record.attempt or record.state in ENDED:
+        return None
+    return record
+
+
+def _spawned(history: History, event: Event) -> None:
+    if record := _current(history, event):
+        history.workers[record.name] = record._replace(
+            state=State.RUNNING,
+            since=event.at,
+            op=event.op,
+            process=process_from_json(event.data),
+            started_at=event.data.get("started_at"),
+            deferral=None,
+            reason=None,
+        )
+
+
+def _deferred(history: History, event: Event) -> None:
+    record = _current(history, event)
+    if record is None:
+        return
+    before = record.deferral
+    deferral = Deferral(
+        before.since if before else event.at,
+        before.times + 1 if before else 1,
+        event.data.get("reason", ""),
+        event.data.get("signals", []),
+    )
+    history.workers[record.name] = record._replace(
+        state=State.DEFERRED, since=deferral.since, op=event.op, deferral=deferral, reason=deferral.reason
+    )
+
+
+def _ended(history: History, event: Event) -> None:
+    if record := _current(history, event):
+        data = event.data
+        history.workers[record.name] = record._replace(
+            state=State.DONE if data.get("status") == "done" else State.FAILED,
+            since=event.at,
+            op=event.op,
+            deferral=None,
+            verdict=data.get("verdict"),
+            reason=data.get("reason"),
+            exit_code=data.get("exit_code"),
+            signal=data.get("signal"),
+            started_at=data.get("started_at") or record.started_at,
+            ended_at=data.get("ended_at"),
+            retry=data.get("retry"),
+        )
+
+
+def _stalled(history: History, event: Event) -> None:
+    if record := _current(history, event):
+        history.workers[record.name] = record._replace(stalled=True, op=event.op)
+
+
+def _seat_taken(history: History, event: Event) -> None:
+    narrator = event.data["narrator"]
+    if history.seat is not None and history.seat != narrator:
+        history.unseated.add(history.seat)
+    history.unseated.discard(narrator)
+    history.seat = narrator
+    history.seat_since = event.at
+
+
+_FOLDS = {
+    "run_created": _run_created,
+    "spawn_intended": _spawn_intended,
+    "retry_intended": _retry_intended,
+    "spawned": _spawned,
+    "deferred": _deferred,
+    "ended": _ended,
+    "stalled": _stalled,
+    "seat_taken": _seat_taken,
+}

@@ -1,0 +1,362 @@
+"""The launcher: one bash script for each attempt, readable and runnable by hand.
+
+What must stay true of every script that `render` makes:
+
+* An attempt is claimed before anything else is touched: the mark is created, never
+  overwritten, so two launchers of one attempt cannot both start the worker.
+* Every path out of the script leaves a result, or (before the worker has started) a
+  sentinel and a result.
+* The text is ASCII whatever the names, paths and arguments hold, so `$BASH_COMMAND` and
+  all that is built from it is valid JSON.
+* Up to the sign of life nothing but builtins of bash runs: a spawn costs two forks.
+
+The engine starts it as `bash -p SCRIPT supervised`, with descriptor 3 open for the sign of
+life, an interval timer that sends SIGALRM at the timeout, and itself made the reaper of
+orphaned descendants. By hand (`bash .run-NAME.sh`) the timer is a background `sleep`, and
+descendants are found by the token alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import NamedTuple
+
+from orchestra.model.verdict import AUTH_PATTERN, RATE_LIMIT_PATTERN
+
+READY_FD = 3
+
+_PLAIN = re.compile(r"[\x20-\x7e]*")
+_EXPANDS = re.compile(r"[$`]")  # shellcheck wonders (SC2016) whether these were meant to expand
+_PLACEHOLDER = re.compile(r"\{(prompt_file|prompt|out|run_dir|name)\}")
+
+
+class LaunchOrder(NamedTuple):
+    """All that a launcher must know. Paths are absolute; durations in seconds (0: none)."""
+
+    worker: str
+    attempt: int
+    token: str
+    run_dir: str
+    cwd: str
+    command: tuple[str, ...]
+    env: dict[str, str]
+    expect: tuple[tuple[str | None, int], ...]  # (file in out, or None for stdout; least bytes)
+    timeout_s: float
+    grace_s: float
+    tmp_dir: str
+
+
+def names_prompt(command: tuple[str, ...]) -> bool:
+    """Whether the argv takes the prompt itself, so that standard input stays empty."""
+    return any("{prompt}" in word or "{prompt_file}" in word for word in command)
+
+
+def takes_prompt_text(command: tuple[str, ...]) -> bool:
+    return any("{prompt}" in word for word in command)
+
+
+def bash_quote(text: str) -> str:
+    """A word of bash that expands to exactly `text`, in printable ASCII.
+
+    Lone surrogates stand for the bytes that they were decoded from (`os.fsdecode`).
+    """
+    if _PLAIN.fullmatch(text) and not _EXPANDS.search(text):
+        return shlex.quote(text)
+    data = text.encode("utf-8", "surrogateescape")
+    plain = "".join(chr(b) if 0x20 <= b < 0x7F and b not in b"'\\" else f"\\{b:03o}" for b in data)
+    return f"$'{plain}'"
+
+
+def bash_word(word: str, order: LaunchOrder) -> str:
+    """One argument of the worker's command, its placeholders filled in."""
+    values = {
+        "prompt": '"$prompt"',
+        "prompt_file": '"$prompt_file"',
+        "out": '"$out"',
+        "run_dir": '"$run_dir"',
+        "name": bash_quote(order.worker),
+    }
+    pieces = _PLACEHOLDER.split(word)
+    quoted = [
+        values[piece] if i % 2 else bash_quote(piece) for i, piece in enumerate(pieces) if i % 2 or piece
+    ]
+    return "".join(quoted) or "''"
+
+
+def render(order: LaunchOrder) -> str:
+    """The launcher's text. Raises nothing: names and argv were checked when they came in."""
+    command = order.command
+    timeout = f"{order.timeout_s:.3f}".rstrip("0").rstrip(".")
+    grace = f"{order.grace_s:.3f}".rstrip("0").rstrip(".")
+    head = [
+        "#!/usr/bin/env bash",
+        f"# Launcher of worker {order.worker}, attempt {order.attempt}. Written by orchestra.",
+        "# It claims the attempt, starts the worker, waits for it and writes down how it ended.",
+        f"# By hand: bash .run-{order.worker}.sh",
+        "",
+        f"worker={order.worker}",
+        f"attempt={order.attempt}",
+        f"token={order.token}",
+        f"run_dir={bash_quote(order.run_dir)}",
+        f"tmp_dir={bash_quote(order.tmp_dir)}",
+        f"timeout_s={timeout}   # wall clock of the attempt; 0: none",
+        f"grace_s={grace}   # from SIGTERM to SIGKILL",
+        "prompt_file=$run_dir/.prompt-$worker.txt",
+        "out=$run_dir/out-$worker",
+        "stdin=" + ("/dev/null" if names_prompt(command) else "$prompt_file"),
+        f"cwd={bash_quote(order.cwd)}",
+    ]
+    if takes_prompt_text(command):
+        head.append("IFS= read -r -d '' prompt <\"$prompt_file\" || :")
+    head.append("argv=(" + " ".join(bash_word(word, order) for word in command) + ")")
+    expected = " ".join(
+        f"{bash_quote(file or '')} {least} {bash_quote(json.dumps(file or 'standard output'))}"
+        for file, least in order.expect
+    )
+    head.append(
+        f"expect=({expected})   # triples: a file in out (empty: stdout), least bytes, its name in JSON"
+    )
+    no_directory = json.dumps(f"cannot enter the worker's directory: {order.cwd}")
+    head += [
+        f"no_directory={bash_quote(no_directory)}",
+        f"no_command={bash_quote(json.dumps(f'command not found or not executable: {command[0]}'))}",
+        f"cannot_execute={bash_quote(json.dumps(f'the system could not execute: {command[0]}'))}",
+        "environment() {",
+        *(f"  export {name}={bash_quote(value)}" for name, value in order.env.items()),
+        "  :",
+        "}",
+        f"rate_limit={bash_quote(RATE_LIMIT_PATTERN)}",
+        f"auth={bash_quote(AUTH_PATTERN)}",
+        "",
+    ]
+    return "\n".join(head) + _BODY
+
+
+_BODY = r"""
+set +o posix
+set -Eeuo pipefail
+{ read -r _; read -r _ callers_umask; } <"/proc/$$/status"
+umask 077
+
+mark=$run_dir/.pid-$worker.json
+sentinel=$run_dir/.spawn-$worker.error
+here=$run_dir/attempts/$worker/$attempt   # no other attempt writes here
+supervised=${1:-}
+reason=''
+why=''                                    # why we ended the worker, if we did
+started_at=null
+log_out=$run_dir/log-$worker.out
+log_err=$run_dir/log-$worker.err
+
+stamp() {   # now: RFC 3339, UTC, milliseconds
+  local clock=$EPOCHREALTIME
+  TZ=UTC0 printf -v now '%(%Y-%m-%dT%H:%M:%S)T' "${clock%[.,]*}"
+  clock=${clock#*[.,]}
+  now+=.${clock:0:3}Z
+}
+
+json() {   # quoted: the text as a JSON string
+  quoted=${1//\\/\\\\}
+  quoted=${quoted//\"/\\\"}
+  quoted=${quoted//$'\n'/\\n}
+  quoted=\"${quoted//$'\t'/\\t}\"
+}
+
+report() {   # status verdict reason exit_code signal, all as JSON; on a full disk into reserved space
+  local text
+  stamp
+  printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s"}' \
+    "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now"
+  if ! printf '%s\n' "$text" >"$here/result.new"; then
+    printf '%s\n' "$text" 1<>"$here/reserve" && mv -f -- "$here/reserve" "$here/result.new"
+  fi
+  sync -- "$here/result.new" || :
+  mv -f -- "$here/result.new" "$here/result.json"
+  # Where another attempt's mark stands, this one was abandoned: not told under the flat name.
+  local standing=''
+  IFS= read -r standing <"$mark" || :
+  if [[ -z $standing || $standing == *"\"token\":\"$token\""* ]]; then
+    ln -f -- "$here/result.json" "$run_dir/result-$worker.json"
+  fi
+}
+
+fail() {   # line command status: a step of this launcher failed before the worker ran
+  trap - ERR EXIT
+  set +e
+  stamp
+  json "$2"
+  [[ -n $reason ]] || reason="\"the launcher failed at line $1 with status $3: ${quoted:1}"
+  if printf '{"worker":"%s","attempt":%s,"line":%s,"command":%s,"exit_code":%s,"reason":%s,"at":"%s"}\n' \
+    "$worker" "$attempt" "$1" "$quoted" "$3" "$reason" "$now" >"$here/error.new"; then
+    mv -f -- "$here/error.new" "$sentinel"
+  fi
+  report '"failed"' '"spawn_error"' "$reason" "$3" null
+  rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
+  exit 70
+}
+
+descendants() {   # of process $1, added to tree
+  local file kid
+  local -a kids
+  for file in /proc/"$1"/task/*/children; do
+    kids=()
+    { read -r -a kids <"$file"; } 2>/dev/null || :
+    for kid in "${kids[@]}"; do
+      tree+=("$kid")
+      descendants "$kid"
+    done
+  done
+}
+
+carriers() {   # of the token, whatever session or parent they have, added to tree
+  local dir
+  local -a environment
+  for dir in /proc/[0-9]*; do
+    environment=()
+    { mapfile -d '' -t environment <"$dir/environ"; } 2>/dev/null || :
+    [[ " ${environment[*]} " == *" ORCHESTRA_TOKEN=$token "* ]] && tree+=("${dir#/proc/}")
+  done
+  return 0
+}
+
+end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
+  local deadline
+  { read -r grace_s <"$here/grace"; } 2>/dev/null || :   # orchestra stop --grace
+  deadline=$((SECONDS + ${grace_s%.*} + 1))
+  tree=()
+  descendants $$
+  [[ ${#tree[@]} -gt 0 || -z $supervised || -n $why ]] || return 0
+  carriers
+  [[ ${#tree[@]} -gt 0 ]] || return 0
+  { kill -TERM "${tree[@]}"; kill -CONT "${tree[@]}"; } 2>/dev/null || :
+  while ((${#tree[@]} > 0 && SECONDS <= deadline + 10)); do
+    sleep 0.03 || :
+    tree=()
+    descendants $$
+    carriers
+    if ((SECONDS >= deadline && ${#tree[@]} > 0)); then
+      kill -KILL "${tree[@]}" 2>/dev/null || :
+    fi
+  done
+}
+
+stop_worker() {   # verdict
+  trap '' TERM INT HUP ALRM
+  why=$1
+  end_tree
+}
+
+become_worker() {   # in the worker's own process; what fails here is told like all before the start
+  trap - INT QUIT
+  umask "$callers_umask"
+  reason=$no_directory
+  cd -- "$cwd"
+  reason=''
+  environment
+  export ORCHESTRA_RUN_DIR=$run_dir ORCHESTRA_WORKER=$worker ORCHESTRA_ATTEMPT=$attempt
+  export ORCHESTRA_OUT=$out ORCHESTRA_BRIEF=$run_dir/brief-$worker.md
+  export ORCHESTRA_HEARTBEAT=$here/heartbeat ORCHESTRA_TOKEN=$token TMPDIR=$tmp_dir
+  reason=$no_command
+  type -P -- "${argv[0]}" >/dev/null
+  trap '' PIPE
+  printf '%s %s\n' "$worker" "$BASHPID" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see
+  trap - PIPE
+  exec -- "${argv[@]}" 3>&-
+}
+
+# --- claim -------------------------------------------------------------------------------
+trap 'fail "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
+IFS=' ' read -r -a stat <"/proc/$$/stat"
+read -r boot_id </proc/sys/kernel/random/boot_id
+read -r host </proc/sys/kernel/hostname
+stamp
+started_at=\"$now\"
+printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","token":"%s","started_at":"%s"}' \
+  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$token" "$now"
+set -o noclobber
+if ! : >"$mark" && [[ -e $mark ]]; then
+  trap - ERR EXIT
+  exit 75   # another launcher has claimed this attempt: it is running, or was
+fi
+set +o noclobber
+printf '%s\n' "$claim" >"$mark"
+
+# --- start -------------------------------------------------------------------------------
+[[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }
+exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
+trap 'stop_worker stopped' TERM INT HUP
+trap 'stop_worker timeout' ALRM
+trap 'jobs -l >>"$here/jobs" || :' CHLD    # tells an exit with 137 from a SIGKILL
+( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
+pid=$!
+exec 3>&- 4>&- 5>&- 6<&-
+if [[ -z $supervised && $timeout_s != 0 ]]; then
+  { sleep "$timeout_s"; kill -ALRM $$; } &
+fi
+
+# --- wait --------------------------------------------------------------------------------
+status=0
+wait "$pid" || status=$?
+[[ -z $why ]] || { status=0; wait "$pid" || status=$?; }   # a trap cut the first wait short
+trap - CHLD
+end_tree
+trap - ERR EXIT
+set +e
+
+# --- report ------------------------------------------------------------------------------
+last_lines() {   # of standard error, and of nothing else: what a worker reads aloud is no error
+  last=$(tail -c 4096 -- "$log_err" | tr -d '\0')
+}
+
+stderr_says() {   # pattern
+  shopt -s nocasematch
+  [[ $last =~ $1 ]]
+}
+
+missing() {   # reason: the first expected artefact that is not there, if any
+  local i file least size
+  for ((i = 0; i < ${#expect[@]}; i += 3)); do
+    file=$out/${expect[i]} least=${expect[i + 1]}
+    [[ -n ${expect[i]} ]] || file=$log_out
+    size=0
+    [[ -f $file && -r $file ]] && size=$(wc -c <"$file")
+    if [[ $size -lt $least ]]; then
+      reason="\"exit 0, but ${expect[i + 2]:1:-1} has $size bytes of at least $least\""
+      return 0
+    fi
+  done
+  return 1
+}
+
+last=''
+[[ $status == 0 ]] || last_lines
+if [[ $status == 12[67] && $last == "$0: line "* ]]; then
+  # A subshell whose exec fails ends on the spot, without its traps: only bash's own words tell.
+  reason=$cannot_execute
+  fail "$LINENO" exec "$status"
+elif [[ $status == 70 && -e $sentinel ]]; then
+  :   # the worker could not start, and its process has said so
+elif [[ $why == timeout ]]; then
+  report '"failed"' '"timeout"' "\"still running after ${timeout_s} s\"" "$status" null
+elif [[ $why == stopped ]]; then
+  report '"failed"' '"stopped"' '"stopped on request"' "$status" null
+elif [[ $status -gt 128 ]] && ! grep -qsE ' Exit [0-9]+ ' "$here/jobs"; then
+  signal=$((status - 128))
+  report '"failed"' '"signal"' "\"ended by SIG$(kill -l "$signal")\"" null "$signal"
+elif [[ $status == 0 ]]; then
+  if missing; then
+    report '"failed"' '"empty"' "$reason" 0 null
+  else
+    report '"done"' null null 0 null
+  fi
+elif [[ $status == 75 ]] || stderr_says "$rate_limit"; then
+  report '"failed"' '"rate_limited"' "\"exit status $status: a limit was hit\"" "$status" null
+elif stderr_says "$auth"; then
+  report '"failed"' '"auth"' "\"exit status $status: not authorised\"" "$status" null
+else
+  report '"failed"' '"exit_code"' "\"exit status $status\"" "$status" null
+fi
+rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
+"""

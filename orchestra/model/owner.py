@@ -1,0 +1,63 @@
+"""Who holds the lock of a run, and when that may be doubted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from orchestra.model.trail import Process, process_from_json
+
+
+class Holder(NamedTuple):
+    """`holder.json` inside the lock. `token` is unique to one taking of the lock."""
+
+    process: Process
+    command: str
+    narrator: str | None
+    token: str
+    epoch: int
+    acquired_at: str
+    ttl_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.process.to_json(),
+            "command": self.command,
+            "narrator": self.narrator,
+            "token": self.token,
+            "epoch": self.epoch,
+            "acquired_at": self.acquired_at,
+            "ttl_s": self.ttl_s,
+        }
+
+
+def parse_holder(text: str) -> Holder | None:
+    """None where the text does not say who holds the lock: such a holder is never proved dead."""
+    try:
+        data = json.loads(text)
+        process = process_from_json(data)
+        holder = Holder(
+            process,
+            str(data.get("command", "")),
+            data.get("narrator"),
+            str(data["token"]),
+            int(data.get("epoch", 0)),
+            str(data.get("acquired_at", "")),
+            float(data.get("ttl_s", 0)),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return holder if process.pid > 0 and process.start > 0 and process.boot_id else None
+
+
+def proved_dead(process: Process, host: str, boot_id: str, start_now: int | None) -> bool:
+    """Whether a process is gone beyond doubt.
+
+    `start_now` is the start time of whatever has that PID now, None where nothing (or a
+    zombie) has it. On another host a PID proves nothing.
+    """
+    if process.host != host:
+        return False
+    if process.boot_id != boot_id:
+        return True
+    return start_now != process.start

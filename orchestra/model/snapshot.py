@@ -1,0 +1,232 @@
+"""A run at one moment: what the log says, corrected by what lies on disk and what lives."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from orchestra.model.event import OBSERVATIONS, Draft
+from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.trail import Mark, Process, Result, Sentinel
+from orchestra.model.verdict import Retry, Verdict, retry_advice
+
+
+class Sight(NamedTuple):
+    """What one look at a worker's files and launcher showed, all of its current attempt."""
+
+    sentinel: Sentinel | None = None
+    result: Result | None = None
+    mark: Mark | None = None
+    claimed: bool = False  # a mark is there, readable or not
+    alive: bool = False  # the launcher
+    leftovers: tuple[int, ...] = ()  # PIDs that carry the token though the launcher is gone
+    trail: tuple[str, ...] = ()  # which of the paper trail is there; looked at only where it matters
+    quiet_s: float | None = None  # since the last sign of progress; None: not looked at
+
+
+class WorkerView(NamedTuple):
+    """One worker as every answer tells it."""
+
+    record: WorkerRecord
+    state: State
+    verdict: str | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    process: Process | None = None
+    since: str = ""
+    started_at: str | None = None
+    ended_at: str | None = None
+    retry: str | None = None
+    gap: str | None = None  # where the pipeline died, if it did
+    leftovers: tuple[int, ...] = ()
+    sentinel: Sentinel | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    def to_json(self) -> dict[str, Any]:
+        record = self.record
+        return {
+            "name": record.name,
+            "phase": record.phase,
+            "attempt": record.attempt,
+            "state": self.state,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "pid": self.process.pid if self.process and not self.ended else None,
+            "since": self.since or record.since,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "retry": self.retry,
+        }
+
+
+def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
+    """What state a worker is in. The first rule that fits decides:
+
+    1. The log says that this attempt ended: so it did.
+    2. A sentinel: the launcher failed before the worker ran, `spawn_error`.
+    3. A result: as it says.
+    4. The launcher lives: running; `stalled` when quiet for longer than its plan allows;
+       still `spawning` while a narrator is at work on it and has not said otherwise.
+    5. A launcher was there (a mark, or a sign of life in the log) and is gone: `lost`.
+    6. Deferred by an earlier call: deferred.
+    7. Neither: the narrator is still at it, or it died here, and the trail says where.
+    """
+    if record.state in ENDED:
+        return _from_record(record)
+    if sight.sentinel is not None:
+        return _spawn_error(record, sight.sentinel)
+    if sight.result is not None:
+        return _from_result(record, sight.result)
+    process = sight.mark.process if sight.mark else record.process
+    if sight.alive:
+        if record.state == State.SPAWNING and conducted:
+            return WorkerView(record, State.SPAWNING, process=process)
+        return _running(record, sight, process)
+    if sight.claimed or record.state == State.RUNNING:
+        if record.state == State.SPAWNING and conducted and sight.mark is None:
+            return WorkerView(record, State.SPAWNING)
+        return _lost(record, sight, process)
+    if record.state == State.DEFERRED:
+        return WorkerView(record, State.DEFERRED, reason=record.reason)
+    if conducted:
+        return WorkerView(record, State.SPAWNING)
+    gap = describe_gap(sight.trail)
+    return WorkerView(record, State.SPAWNING, reason=f"its narrator died: {gap}", gap=gap)
+
+
+def describe_gap(trail: tuple[str, ...]) -> str:
+    """Where the paper trail ends: "brief written, no launcher"."""
+    steps = ("brief", "prompt", "launcher")
+    written = [step for step in steps if step in trail]
+    absent = next((step for step in steps if step not in trail), "mark")
+    return f"{written[-1]} written, no {absent}" if written else "intended, nothing written"
+
+
+def _from_record(record: WorkerRecord) -> WorkerView:
+    failed = record.state == State.FAILED
+    return WorkerView(
+        record,
+        record.state,
+        verdict=record.verdict,
+        reason=record.reason,
+        exit_code=record.exit_code,
+        signal=record.signal,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        retry=record.retry if failed else None,
+    )
+
+
+def _spawn_error(record: WorkerRecord, sentinel: Sentinel) -> WorkerView:
+    reason = f"{sentinel.reason} (launcher line {sentinel.line}: {sentinel.command})"
+    return WorkerView(
+        record,
+        State.FAILED,
+        verdict=Verdict.SPAWN_ERROR,
+        reason=reason,
+        exit_code=sentinel.exit_code,
+        ended_at=sentinel.at,
+        retry=retry_advice(Verdict.SPAWN_ERROR),
+        sentinel=sentinel,
+    )
+
+
+def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
+    if result.status == "done":
+        return WorkerView(
+            record,
+            State.DONE,
+            exit_code=result.exit_code,
+            started_at=result.started_at,
+            ended_at=result.ended_at,
+        )
+    verdict = Verdict(result.verdict or Verdict.EXIT_CODE)
+    return WorkerView(
+        record,
+        State.FAILED,
+        verdict=verdict,
+        reason=result.reason,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        started_at=result.started_at,
+        ended_at=result.ended_at,
+        retry=retry_advice(verdict),
+    )
+
+
+def _running(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
+    started_at = sight.mark.started_at if sight.mark else record.started_at
+    stall_s = record.entry.stall_s
+    if stall_s is not None and sight.quiet_s is not None and sight.quiet_s > stall_s:
+        reason = f"no output, no heartbeat and no file for {sight.quiet_s:.0f} s (stall: {stall_s:g} s)"
+        return WorkerView(record, State.STALLED, reason=reason, process=process, started_at=started_at)
+    return WorkerView(record, State.RUNNING, process=process, started_at=started_at)
+
+
+def _lost(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
+    who = f"launcher (pid {process.pid}) is" if process else "launcher is"
+    reason = f"its {who} gone and left no result"
+    if sight.claimed and sight.mark is None:
+        reason = "its launcher died as it claimed the attempt"
+    if sight.leftovers:
+        pids = ", ".join(map(str, sight.leftovers))
+        reason += f"; still alive of it: {pids} (the next mutating command ends them)"
+    return WorkerView(
+        record,
+        State.FAILED,
+        verdict=Verdict.LOST,
+        reason=reason,
+        retry=Retry.NOW,
+        started_at=sight.mark.started_at if sight.mark else record.started_at,
+        leftovers=sight.leftovers,
+    )
+
+
+def facts(view: WorkerView) -> list[Draft]:
+    """What a view adds to the log."""
+    record = view.record
+    who = {"worker": record.name, "attempt": record.attempt}
+    if view.ended and record.state not in ENDED:
+        return [Draft(OBSERVATIONS, "ended", {**who, **ending(view)})]
+    drafts = []
+    starting = record.state in (State.SPAWNING, State.DEFERRED)
+    if starting and view.process and view.state in (State.RUNNING, State.STALLED):
+        started = {**view.process.to_json(), "started_at": view.started_at}
+        drafts.append(Draft(OBSERVATIONS, "spawned", {**who, **started}))
+    if view.state == State.STALLED and not record.stalled:
+        drafts.append(Draft(OBSERVATIONS, "stalled", {**who, "reason": view.reason}))
+    return drafts
+
+
+def ending(view: WorkerView) -> dict[str, Any]:
+    """The death certificate, or the happy end."""
+    return {
+        "status": "done" if view.state == State.DONE else "failed",
+        "verdict": view.verdict,
+        "reason": view.reason,
+        "exit_code": view.exit_code,
+        "signal": view.signal,
+        "started_at": view.started_at,
+        "ended_at": view.ended_at,
+        "retry": view.retry,
+    }
+
+
+class Snapshot(NamedTuple):
+    """The whole run. `workers` has the planned ones too, in the order of the plan."""
+
+    op: int
+    workers: list[WorkerView]
+    conducted: bool  # by somebody else, at this moment
+    lock: dict[str, Any]
+    seat: str | None
+    alerts: list[dict[str, Any]]
+
+    def counts(self) -> dict[str, int]:
+        counts = {state.value: 0 for state in State}
+        for view in self.workers:
+            counts[view.state] += 1
+        return counts

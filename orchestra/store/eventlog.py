@@ -1,0 +1,129 @@
+"""The event log on disk: append-only, under its own lock, safe to cut at every byte.
+
+What must stay true:
+
+* The lock is flock on the log itself: it goes with its holder, and the file is never replaced.
+* Readers need no lock; a line without newline or checksum is not there yet.
+* A write that fails is cut back to where it began, so no two records can fuse.
+* A torn tail is copied aside and cut off, a damaged line in the middle copied aside and
+  blanked in place (offsets stay true), before anything is appended behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from orchestra.model.event import Damage, Draft, Event, encode, read_log
+from orchestra.store.publish import sync_directory, write_all
+
+
+class EventLog:
+    def __init__(self, path: str, damaged_path: str) -> None:
+        self.path = path
+        self.damaged_path = damaged_path  # followed by .OFFSET
+        self.offset = 0  # what this object has read so far
+        self.last_op = 0
+        self.damage: list[Damage] = []  # seen by reading, not yet set aside
+
+    def read_new(self) -> list[Event]:
+        """The events that came since the last call, oldest first. Raises OSError."""
+        with open(self.path, "rb") as file:
+            return self._read_from(file.fileno())
+
+    def _read_from(self, fd: int) -> list[Event]:
+        size = os.fstat(fd).st_size
+        if size < self.offset:  # cut by a repair while we were reading a torn tail
+            self.offset = size
+        data = _pread_all(fd, self.offset)
+        reading = read_log(data, self.offset)
+        self.damage = [d for d in self.damage if not d.torn] + reading.damage
+        self.offset = reading.good_end
+        if reading.events:
+            self.last_op = max(self.last_op, max(event.op for event in reading.events))
+        return reading.events
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[Appender]:
+        """Hold the log's lock. Raises OSError where the log cannot be opened for writing."""
+        created = not os.path.exists(self.path)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if created:
+                sync_directory(os.path.dirname(self.path))
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield Appender(self, fd, self._read_from(fd))
+        finally:
+            os.close(fd)
+
+
+class Repair(NamedTuple):
+    """Bytes that were taken out of the log, and the file that has them now."""
+
+    damage: Damage
+    saved_as: str
+
+
+class Appender:
+    """The log, held. `news` are the events that others wrote since this reader last looked."""
+
+    def __init__(self, log: EventLog, fd: int, news: list[Event]) -> None:
+        self.log = log
+        self.fd = fd
+        self.news = news
+
+    def repair(self) -> list[Repair]:
+        """Set damaged bytes aside: a torn tail is cut off, a bad line in the middle blanked."""
+        repairs = []
+        for damage in self.log.damage:
+            data = os.pread(self.fd, damage.size, damage.offset)
+            saved_as = f"{self.log.damaged_path}.{damage.offset}"
+            aside = os.open(saved_as, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                write_all(aside, data)
+                os.fsync(aside)
+            finally:
+                os.close(aside)
+            if damage.torn:
+                os.ftruncate(self.fd, damage.offset)
+            else:
+                os.pwrite(self.fd, b" " * (damage.size - 1) + b"\n", damage.offset)
+            os.fsync(self.fd)
+            repairs.append(Repair(damage, saved_as))
+        self.log.damage = []
+        return repairs
+
+    def append(self, drafts: list[Draft], *, at: str, epoch: int) -> list[Event]:
+        """Write the facts durably, all or none. Raises OSError with the log as it was before."""
+        if not drafts:
+            return []
+        log = self.log
+        events = [
+            Event(log.last_op + i, at, draft.topic, draft.kind, epoch, draft.data)
+            for i, draft in enumerate(drafts, 1)
+        ]
+        data = b"".join(encode(event) for event in events)
+        try:
+            os.lseek(self.fd, log.offset, os.SEEK_SET)
+            write_all(self.fd, data)
+            os.fdatasync(self.fd)
+        except BaseException:
+            # After a failed sync the kernel may have dropped the pages: the bytes are not
+            # to be trusted, whatever a second sync would say.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.fd, log.offset)
+            raise
+        log.offset += len(data)
+        log.last_op = events[-1].op
+        return events
+
+
+def _pread_all(fd: int, offset: int) -> bytes:
+    pieces = []
+    while piece := os.pread(fd, 1 << 24, offset):
+        pieces.append(piece)
+        offset += len(piece)
+    return b"".join(pieces)

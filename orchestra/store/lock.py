@@ -1,0 +1,136 @@
+"""The run's lock: an atomic mkdir with the holder's identity inside.
+
+What must stay true:
+
+* The directory is made with mkdir, and only while the guard (an OS lock on a file that is
+  never deleted, gone with its holder) is held. So nobody judges a lock half-made.
+* The holder's identity is written before the directory is made, and moved into it: a
+  taker that dies in between leaves a claim by which it can be judged.
+* A lock goes away by a rename, so there is no instant in which it is there but empty.
+* Only a holder that is proved dead loses its lock to somebody else. A lock that does not
+  say whose it is stays: that takes `orchestra unlock`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from orchestra.model.owner import Holder, parse_holder
+from orchestra.store.layout import Layout
+from orchestra.store.publish import publish, read_text
+
+GUARD_PATIENCE_S = 10.0
+
+
+class LockSight(NamedTuple):
+    """What a look at the lock shows. `holder` is None where the lock does not say."""
+
+    held: bool
+    holder: Holder | None
+
+
+class Taken(NamedTuple):
+    """The lock is ours; `freed` is the dead holder that had it before, if any."""
+
+    freed: Holder | None
+
+
+def look(layout: Layout) -> LockSight:
+    if not os.path.isdir(layout.lock):
+        return LockSight(False, None)
+    text = read_text(f"{layout.lock}/holder.json")
+    if text is None and not os.path.isdir(layout.lock):  # released between the two looks
+        return LockSight(False, None)
+    return LockSight(True, parse_holder(text) if text is not None else None)
+
+
+def take(layout: Layout, holder: Holder, is_dead: Callable[[Holder], bool]) -> Taken | LockSight:
+    """Take the lock, or tell who has it. Raises OSError, and TimeoutError at a stuck guard."""
+    with _guard(layout):
+        freed = None
+        sight = look(layout)
+        if sight.held:
+            owner = sight.holder or _unfinished(layout)
+            if owner is None or not is_dead(owner):
+                return sight
+            freed = owner
+            _remove(layout)
+        for leftover in _leftovers(layout):
+            _discard(leftover)
+        publish(layout.lock_claim, json.dumps(holder.to_json()).encode() + b"\n", durable=False)
+        try:
+            os.mkdir(layout.lock, 0o700)
+        except OSError:
+            os.unlink(layout.lock_claim)
+            raise
+        os.rename(layout.lock_claim, f"{layout.lock}/holder.json")
+        return Taken(freed)
+
+
+def release(layout: Layout, token: str) -> None:
+    """Let go, if the lock is still ours."""
+    if is_mine(layout, token):
+        with contextlib.suppress(OSError):
+            _remove(layout)
+
+
+def is_mine(layout: Layout, token: str) -> bool:
+    holder = look(layout).holder
+    return holder is not None and holder.token == token
+
+
+def break_lock(layout: Layout, may: Callable[[Holder | None], bool]) -> LockSight:
+    """Remove the lock if `may` says so of its holder; returns what was there before."""
+    with _guard(layout):
+        sight = look(layout)
+        if sight.held and may(sight.holder or _unfinished(layout)):
+            _remove(layout)
+        return sight
+
+
+def _unfinished(layout: Layout) -> Holder | None:
+    """Who made the lock and did not live to sign it."""
+    if os.path.exists(f"{layout.lock}/holder.json"):
+        return None
+    text = read_text(layout.lock_claim)
+    return parse_holder(text) if text is not None else None
+
+
+def _remove(layout: Layout) -> None:
+    gone = f"{layout.lock}.gone-{os.getpid()}-{os.urandom(4).hex()}"
+    os.rename(layout.lock, gone)
+    _discard(gone)
+
+
+def _leftovers(layout: Layout) -> list[str]:
+    """Released locks whose releaser did not live to clear them away."""
+    prefix = os.path.basename(layout.lock) + ".gone-"
+    return [f"{layout.run_dir}/{name}" for name in os.listdir(layout.run_dir) if name.startswith(prefix)]
+
+
+def _discard(gone: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(f"{gone}/holder.json")
+    with contextlib.suppress(OSError):
+        os.rmdir(gone)
+
+
+@contextlib.contextmanager
+def _guard(layout: Layout) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    guard = FileLock(layout.lock_guard, mode=0o600, timeout=GUARD_PATIENCE_S, poll_interval=0.005)
+    try:
+        guard.acquire()
+    except Timeout:
+        raise TimeoutError(
+            f"another process has held {layout.lock_guard} for {GUARD_PATIENCE_S:g} s"
+        ) from None
+    try:
+        yield
+    finally:
+        guard.release()
