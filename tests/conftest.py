@@ -1,0 +1,171 @@
+"""What every test stands on: a root of its own, the real command line, and no process left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+PATIENCE_S = 30.0
+
+
+class Answer(NamedTuple):
+    """What a call of the command line gave back."""
+
+    code: int
+    json: dict[str, Any]
+    stdout: str
+    stderr: str
+
+    def names(self, bucket: str) -> list[str]:
+        """The workers in one of spawn's buckets."""
+        return [row["name"] for row in self.json[bucket]]
+
+
+def orchestra_argv(*words: str) -> list[str]:
+    """The real command line, under the interpreter that runs the tests."""
+    return [sys.executable, "-m", "orchestra", *words]
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """The environment without anything that an outer orchestra may have put there."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ORCHESTRA_", "_ORCHESTRA"))}
+    return {**kept, **extra}
+
+
+class Root:
+    """A runs root in a temporary directory, and the command line over it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def run_dir(self, run: str) -> Path:
+        return self.path / run
+
+    def start(self, *words: str, env: dict[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
+        """The command line in the background."""
+        more.setdefault("stdout", subprocess.PIPE)
+        more.setdefault("stderr", subprocess.PIPE)
+        return subprocess.Popen(
+            orchestra_argv(*words),
+            env=clean_environment(ORCHESTRA_ROOT=str(self.path), **(env or {})),
+            text=True,
+            **more,
+        )
+
+    def __call__(
+        self,
+        *words: str,
+        stdin: str | None = None,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 90.0,
+    ) -> Answer:
+        """Call it and parse its one JSON object (the last line where there are several)."""
+        done = subprocess.run(
+            orchestra_argv(*words),
+            env=clean_environment(ORCHESTRA_ROOT=str(self.path), **(env or {})),
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            timeout=timeout,
+        )
+        lines = done.stdout.splitlines()
+        answer = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+        return Answer(done.returncode, answer, done.stdout, done.stderr)
+
+    def brief(self, name: str, text: str = "do it\n") -> str:
+        """A brief file beside the root; returns its path."""
+        path = self.path.parent / f"brief of {name}.md"
+        path.write_text(text)
+        return str(path)
+
+    def init(self, run: str, plan: str | None = None) -> None:
+        """A run, of a plan's text if one is given."""
+        words = ["init", run]
+        if plan is not None:
+            file = self.path.parent / f"{run}.yaml"
+            file.write_text(plan)
+            words += ["--plan", str(file)]
+        answer = self(*words)
+        assert answer.code == 0, answer
+
+    def spawn(self, run: str, workers: dict[str, list[str]], *words: str, **entry: Any) -> Answer:
+        """Spawn workers, each with a command of its own; `entry` is added to each of them."""
+        rows = [{"name": n, "brief": f"brief of {n}", "command": c, **entry} for n, c in workers.items()]
+        return self("spawn", run, "--from", "-", "--no-throttle", *words, stdin=json.dumps(rows))
+
+    def worker(self, run: str, name: str) -> dict[str, Any]:
+        """One worker as `status` tells it."""
+        rows = self("status", run, "--limit", "0").json["workers"]
+        found: dict[str, Any] = next(row for row in rows if row["name"] == name)
+        return found
+
+    def result(self, run: str, name: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.run_dir(run) / f"result-{name}.json").read_text())
+        return loaded
+
+    def mark(self, run: str, name: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.run_dir(run) / f".pid-{name}.json").read_text())
+        return loaded
+
+    def events(self, run: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.run_dir(run) / "events.jsonl").read_text().splitlines()]
+
+
+def wait_until(condition: Callable[[], Any], what: str = "the condition", timeout_s: float = PATIENCE_S) -> Any:
+    """The condition's first true value; fails at the bound."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.01)
+    pytest.fail(f"{what} did not come true within {timeout_s:g} s")
+
+
+def processes_of(path: Path) -> list[int]:
+    """Every living process whose argv or environment names this directory, but for the tests themselves."""
+    needle = os.fsencode(str(path))
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) in (os.getpid(), os.getppid()):
+            continue
+        try:
+            text = Path(f"/proc/{entry}/cmdline").read_bytes() + Path(f"/proc/{entry}/environ").read_bytes()
+            state = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()[0]
+        except OSError:
+            continue
+        if needle in text and state not in (b"Z", b"X"):
+            found.append(int(entry))
+    return found
+
+
+def end_processes_of(path: Path) -> None:
+    """End whatever a test has started in its directory, until nothing is left."""
+    deadline = time.monotonic() + PATIENCE_S
+    while pids := processes_of(path):
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        assert time.monotonic() < deadline, f"could not end {pids}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Root]:
+    """A runs root; whatever was started under it is ended with the test."""
+    path = tmp_path / "runs"
+    path.mkdir()
+    yield Root(path)
+    end_processes_of(tmp_path)
