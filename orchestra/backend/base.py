@@ -8,14 +8,44 @@ from orchestra.model.trail import Process
 
 
 class Launch(NamedTuple):
+    worker: str
     script: str
     stderr: str  # what bash itself has to say goes here
     timeout_s: float  # 0: none
 
 
+class News(Protocol):
+    """What is new of one launcher: it has a PID, or could not be started, or showed a sign of life."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def errno(self) -> int | None: ...
+    @property
+    def sign_of_life(self) -> bool: ...
+
+
+class Batch(Protocol):
+    """Launchers started together."""
+
+    def launch(self, order: Launch) -> None:
+        """Order a launcher; news of it will come. Raises OSError."""
+
+    def news(self, timeout_s: float) -> list[News]:
+        """What came since the last call; waits at most `timeout_s` for the first."""
+
+    def ended(self, pid: int | None) -> bool:
+        """Whether a launcher of this batch has ended, or (None) can no longer be started."""
+
+    def close(self) -> None:
+        """Let go of them; they run on."""
+
+
 class Backend(Protocol):
-    def launch(self, order: Launch, ready_fd: int) -> int:
-        """Start a launcher; its sign of life comes through `ready_fd`. Returns its PID. Raises OSError."""
+    def batch(self) -> Batch:
+        """Raises OSError."""
 
     def alive(self, process: Process) -> bool:
         """Whether this very process lives."""

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from orchestra.backend.base import Launch
+from orchestra.backend.base import Batch, Launch, News
 from orchestra.host import process
 from orchestra.model.trail import Process
 
 
 class Local:
-    def launch(self, order: Launch, ready_fd: int) -> int:
-        from orchestra.host.launch import bash, start_detached
-        from orchestra.model.launcher import READY_FD
-
-        # -p: neither BASH_ENV nor functions of the narrator's environment get into the launcher.
-        return start_detached(
-            [bash(), "-p", order.script, "supervised"],
-            ready_fd=ready_fd,
-            as_fd=READY_FD,
-            stderr=order.stderr,
-            timeout_s=order.timeout_s,
-        )
+    def batch(self) -> Batch:
+        return LocalBatch()
 
     def alive(self, who: Process) -> bool:
         return process.is_alive(who)
@@ -29,3 +19,23 @@ class Local:
 
     def end(self, token: str, launcher: Process | None, grace_s: float) -> list[Process]:
         return process.end_all(token, launcher, grace_s=grace_s)
+
+
+class LocalBatch:
+    def __init__(self) -> None:
+        from orchestra.host.launch import Starter  # only spawn and retry start anything
+
+        self._starter = Starter()
+
+    def launch(self, order: Launch) -> None:
+        self._starter.start(order.worker, order.script, order.stderr, order.timeout_s)
+
+    def news(self, timeout_s: float) -> list[News]:
+        return list(self._starter.news(timeout_s))
+
+    def ended(self, pid: int | None) -> bool:
+        # A launcher that has ended stays a zombie of the helper, so its PID cannot be another's.
+        return self._starter.dead() if pid is None else process.start_of(pid) is None
+
+    def close(self) -> None:
+        self._starter.close()

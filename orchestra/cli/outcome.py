@@ -21,7 +21,7 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
         body["dry_run"] = True
     if isinstance(observer, Conductor):
         body["recovered"] = observer.recovered
-    steps = next_steps(session.words, observer.snapshot(), observer.history.plan)
+    steps = next_steps(session.words, observer.standing(), observer.history.plan)
 
     def text() -> None:
         from orchestra.cli.text import show_buckets

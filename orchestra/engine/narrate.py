@@ -6,7 +6,6 @@ waited for, what is deferred is picked up, what failed gets the attempts it has 
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from typing import NamedTuple
@@ -82,7 +81,6 @@ class _Phase:
                     return [name for name in names if self.record(name).state == State.FAILED]
                 continue
             self.await_change(names)
-            reap()
 
     def record(self, name: str) -> WorkerRecord:
         return self.conductor.history.workers[name]
@@ -144,12 +142,3 @@ class _Phase:
 
     def say(self, name: str) -> None:
         self.tell(Told("worker", self.phase.name, self.conductor.view(self.record(name), conducted=False)))
-
-
-def reap() -> None:
-    """Launchers that have ended are children of this process for as long as it lives."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass

@@ -32,6 +32,11 @@ class Observer:
         self.backend: Backend = backend or Local()
         self.log = EventLog(layout.events, layout.damaged)
         self.history = History()
+        self.final: Snapshot | None = None  # how the run stood when the command had done its work
+
+    def standing(self) -> Snapshot:
+        """How the run stands, for the answer: not looked at twice."""
+        return self.final or self.snapshot()
 
     def open(self) -> Observer:
         """Read the whole log. Raises NoSuchRun, CorruptLog, Storage."""
@@ -165,9 +170,15 @@ class Observer:
         if record.state == State.PLANNED:
             return WorkerView(record, State.PLANNED)
         sight = self.look(record)
-        if stall and sight.alive and record.entry.stall_s is not None:
+        if stall and sight.alive and self._may_be_quiet(record, sight):
             sight = sight._replace(quiet_s=self.quiet_s(record))
         return judge(record, sight, conducted=conducted)
+
+    def _may_be_quiet(self, record: WorkerRecord, sight: Sight) -> bool:
+        """Whether it has run for long enough to have been quiet for too long."""
+        stall_s, started_at = record.entry.stall_s, sight.mark.started_at if sight.mark else ""
+        ran_s = clock.seconds_since(started_at)
+        return stall_s is not None and (ran_s is None or ran_s > stall_s)
 
     # --- the whole run ------------------------------------------------------------------
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from orchestra.backend.base import Launch
+from orchestra.backend.base import Batch, Launch
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.observe import Observer
 from orchestra.errors import NameTaken, OrchestraError, Storage
@@ -25,9 +24,9 @@ from orchestra.model.launcher import LaunchOrder, names_prompt, render, takes_pr
 from orchestra.model.plan import WorkerEntry, entry_to_json
 from orchestra.model.snapshot import WorkerView, ending, facts
 from orchestra.model.throttle import HostLoad, Signal, describe, limits_from, pressure
-from orchestra.model.trail import Process, Result, parse_mark
+from orchestra.model.trail import Result, parse_mark
 from orchestra.model.verdict import Retry, Verdict
-from orchestra.store.publish import publish, publish_all, read_text
+from orchestra.store.publish import publish, publish_all, read_text, write_all
 
 SIGN_OF_LIFE_S = 30.0  # a launcher that shows none by then is ended
 GRACE_S = 10.0
@@ -167,6 +166,7 @@ class FanOut:
         self.at_work = 0
         self.outcomes: dict[str, Outcome] = {}
         self.pending: dict[str, Pending] = {}
+        self.batch: Batch | None = None
 
     def run(self, records: list[WorkerRecord]) -> SpawnReport:
         if records:
@@ -176,17 +176,18 @@ class FanOut:
                 if record.state == State.RUNNING
                 and not self.conductor.view(record, conducted=False, stall=False).ended
             )
-            with Signs() as self.signs:
-                try:
-                    for record in records:
-                        self.attempt(record)
-                        self.collect(0)
-                    self.await_signs()
-                except BaseException as cut_short:
-                    self.excuse(records, cut_short)
-                    raise
-                finally:
-                    self.conductor.record([o.draft for o in self.outcomes.values() if o.draft])
+            try:
+                for record in records:
+                    self.attempt(record)
+                    self.collect(0)
+                self.await_signs()
+            except BaseException as cut_short:
+                self.excuse(records, cut_short)
+                raise
+            finally:
+                if self.batch is not None:
+                    self.batch.close()
+                self.conductor.record([o.draft for o in self.outcomes.values() if o.draft])
         rows: dict[str, list[dict[str, Any]]] = {"spawned": [], "deferred": [], "failed": []}
         for record in records:
             outcome = self.outcomes[record.name]
@@ -202,8 +203,8 @@ class FanOut:
                 self.defer(record, describe(spoke), [s.to_json() for s in spoke])
                 return
             self.conductor.check_still_mine()
-            pid = self.start(record)
-            self.pending[record.name] = Pending(record, pid, clock.monotonic() + SIGN_OF_LIFE_S)
+            self.start(record)
+            self.pending[record.name] = Pending(record, clock.monotonic() + SIGN_OF_LIFE_S)
             self.at_work += 1
         except OrchestraError as error:
             if not isinstance(error, Storage):
@@ -224,8 +225,8 @@ class FanOut:
             self._look = look
         return pressure(self._look(), self.at_work, limits_from(record.entry.throttle))
 
-    def start(self, record: WorkerRecord) -> int:
-        """Brief, prompt, launcher, process; returns the launcher's PID. Raises OSError, ValueError."""
+    def start(self, record: WorkerRecord) -> None:
+        """Brief, prompt, launcher, process. Raises OSError, ValueError."""
         name, attempt, layout = record.name, record.attempt, self.layout
         entry = record.entry
         if attempt > 1:
@@ -233,12 +234,17 @@ class FanOut:
         order = launch_order(self.conductor, record)
         prompt = prompt_text(record, layout.out(name))
         check_fits(order.command, prompt)
-        for path in (layout.attempt(name, attempt), layout.out(name), order.tmp_dir):
-            os.makedirs(path, 0o700, exist_ok=True)
+        make_directories(
+            f"{layout.run_dir}/attempts",
+            os.path.dirname(layout.attempt(name, attempt)),
+            layout.attempt(name, attempt),
+            layout.out(name),
+            order.tmp_dir,
+        )
         for path in (layout.result(name), layout.sentinel(name)):  # a deferral's, or a dead launcher's
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        publish(layout.attempt_reserve(name, attempt), RESERVE, durable=False)
+        reserve(layout.attempt_reserve(name, attempt))
         publish_all(
             [
                 (layout.brief(name), encoded(entry.brief), 0o600),
@@ -246,29 +252,41 @@ class FanOut:
                 (layout.launcher(name), render(order).encode("ascii"), 0o700),
             ]
         )
-        launch = Launch(layout.launcher(name), layout.launcher_log(name, attempt), entry.timeout_s or 0)
-        return self.conductor.backend.launch(launch, self.signs.write_end)
+        if self.batch is None:
+            self.batch = self.conductor.backend.batch()
+        self.batch.launch(
+            Launch(name, layout.launcher(name), layout.launcher_log(name, attempt), entry.timeout_s or 0)
+        )
 
     # --- signs of life --------------------------------------------------------------------
 
     def collect(self, timeout_s: float) -> None:
-        """Read the signs that have come, and see who died without one."""
-        for name in self.signs.read(timeout_s):
-            pending = self.pending.pop(name, None)
-            if pending is not None:
+        """Hear what is new of the launchers that were ordered."""
+        for news in self.batch.news(timeout_s) if self.batch else ():
+            pending = self.pending.get(news.name)
+            if pending is None:
+                continue
+            if news.sign_of_life:
+                del self.pending[news.name]
                 self.succeed(pending.record)
+            elif news.errno is not None:
+                del self.pending[news.name]
+                why = os.strerror(news.errno)
+                self.fail(pending.record, f"no process could be had for it: {why}", retry=Retry.LATER)
+            else:
+                self.pending[news.name] = pending._replace(pid=news.pid)
 
     def await_signs(self) -> None:
-        while self.pending:
+        while self.pending and self.batch:
             self.collect(0.02)
-            dead = [p for p in self.pending.values() if p.ended()]
+            dead = [p.record for p in self.pending.values() if self.batch.ended(p.pid)]
             self.collect(0)  # a sign may have come just before the end
-            for pending in dead:
-                if self.pending.pop(pending.record.name, None):
-                    self.settle_dead(pending.record)
+            for record in dead:
+                if self.pending.pop(record.name, None):
+                    self.settle_dead(record)
             for pending in [p for p in self.pending.values() if clock.monotonic() > p.deadline]:
                 del self.pending[pending.record.name]
-                self.give_up(pending)
+                self.give_up(pending.record)
 
     def succeed(self, record: WorkerRecord) -> None:
         text = read_text(self.layout.mark(record.name))
@@ -305,12 +323,10 @@ class FanOut:
             said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or "it said nothing"
             self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)
 
-    def give_up(self, pending: Pending) -> None:
-        record = pending.record
+    def give_up(self, record: WorkerRecord) -> None:
         text = read_text(self.layout.mark(record.name))
         mark = parse_mark(text) if text else None
-        launcher: Process | None = mark.process if mark else pending.identity()
-        self.conductor.backend.end(record.token, launcher, grace_s=0.5)
+        self.conductor.backend.end(record.token, mark.process if mark else None, grace_s=0.5)
         self.fail(record, f"no sign of life within {SIGN_OF_LIFE_S:g} s; ended", retry=Retry.NOW)
 
     # --- outcomes ---------------------------------------------------------------------------
@@ -358,44 +374,26 @@ class FanOut:
 
 
 class Pending(NamedTuple):
-    """A launcher that has not shown a sign of life yet; a child of this process."""
+    """A launcher that was ordered and has not shown a sign of life yet."""
 
     record: WorkerRecord
-    pid: int
     deadline: float
-
-    def ended(self) -> bool:
-        try:
-            return os.waitpid(self.pid, os.WNOHANG)[0] != 0
-        except ChildProcessError:
-            return True
-
-    def identity(self) -> Process | None:
-        from orchestra.host import process
-
-        start = process.start_of(self.pid)
-        return Process(self.pid, start, process.boot_id(), process.host_name()) if start else None
+    pid: int | None = None
 
 
-class Signs:
-    """The pipe on which launchers show their signs of life: a line `NAME PID` each."""
+def make_directories(*paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
 
-    def __enter__(self) -> Signs:
-        self.read_end, self.write_end = os.pipe()
-        os.set_blocking(self.read_end, False)
-        self.rest = b""
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        os.close(self.read_end)
-        os.close(self.write_end)
-
-    def read(self, timeout_s: float) -> list[str]:
-        """The names that came; waits at most `timeout_s` for the first."""
-        if not select.select([self.read_end], [], [], timeout_s)[0]:
-            return []
-        *lines, self.rest = (self.rest + os.read(self.read_end, 1 << 16)).split(b"\n")
-        return [line.split()[0].decode() for line in lines if line.split()]
+def reserve(path: str) -> None:
+    """Space for the result: written over in place when the disk has none left."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, RESERVE)
+    finally:
+        os.close(fd)
 
 
 def who(record: WorkerRecord) -> dict[str, Any]:

@@ -26,9 +26,10 @@ def seconds_since(at: str, now_s: float | None = None) -> float | None:
     import calendar
 
     try:
-        whole = calendar.timegm(time.strptime(at[:19], "%Y-%m-%dT%H:%M:%S"))
+        parts = (at[0:4], at[5:7], at[8:10], at[11:13], at[14:16], at[17:19])
+        whole = calendar.timegm(tuple(map(int, parts)))
         fraction = float(at[19:-1] or 0)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (time.time() if now_s is None else now_s) - whole - fraction
 

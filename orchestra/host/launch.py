@@ -1,60 +1,98 @@
-"""Start a launcher as a process of its own, which outlives the command that started it."""
+"""Start launchers as processes of their own, and hear their signs of life."""
 
 from __future__ import annotations
 
-import ctypes
 import os
+import select
 import shutil
-import signal
-from functools import cache
+import sys
+from typing import NamedTuple
 
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-@cache
-def bash() -> str:
-    """Where bash is. Raises FileNotFoundError."""
-    found = shutil.which("bash")
-    if found is None:
-        raise FileNotFoundError("bash is not on the PATH")
-    return found
+from orchestra.host import process, starter
 
 
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+class News(NamedTuple):
+    """What is new of one launcher: its PID once it is started, or why it could not be; a sign of life."""
+
+    name: str
+    pid: int | None = None
+    errno: int | None = None
+    sign_of_life: bool = False
 
 
-def start_detached(argv: list[str], *, ready_fd: int, as_fd: int, stderr: str, timeout_s: float) -> int:
-    """Start `argv` in a session of its own; returns its PID. Raises OSError where fork fails.
+class Starter:
+    """A helper process that starts launchers for one batch. Raises OSError where it cannot be had."""
 
-    Standard input and output are /dev/null, standard error is appended to the file
-    `stderr`; `ready_fd` becomes descriptor `as_fd`, and nothing else is inherited. The process becomes
-    the reaper of its orphaned descendants, so that none escapes it by a double fork, and
-    gets SIGALRM after `timeout_s` seconds (0: never). Both survive exec, and neither can be
-    asked for by bash itself, nor by posix_spawn: hence the fork.
-    """
-    program, environment, libc = bash(), os.environ, _libc()
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        os.setsid()
-        for signum in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-            signal.signal(signum, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        if timeout_s:
-            signal.setitimer(signal.ITIMER_REAL, timeout_s)
-        null = os.open(os.devnull, os.O_RDWR)
-        log = os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        for source, target in ((null, 0), (null, 1), (log, 2)):
-            os.dup2(source, target)
-        if ready_fd == as_fd:
-            os.set_inheritable(ready_fd, True)
-        else:
-            os.dup2(ready_fd, as_fd)
-        os.execve(program, argv, environment)
-    except BaseException:
-        os._exit(71)
-    os._exit(71)
+    def __init__(self) -> None:
+        bash = shutil.which("bash")
+        if bash is None:
+            raise FileNotFoundError(2, "bash is not on the PATH", "bash")
+        orders_read, self._orders = os.pipe()
+        self._replies, replies_write = os.pipe()
+        self._signs, signs_write = os.pipe()
+        self._rest = {self._replies: b"", self._signs: b""}
+        ends = (orders_read, replies_write, signs_write)
+        try:
+            self._pid = os.posix_spawn(
+                sys.executable,
+                # -S, -E: it needs no packages and no settings, so it is up in a few milliseconds.
+                [sys.executable, "-S", "-E", starter.__file__, bash],
+                os.environ,
+                setsid=True,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, fd, target) for target, fd in spread(ends, (0, 1, starter.READY_FD))
+                ],
+            )
+        except OSError:
+            self._close(self._orders, self._replies, self._signs)
+            raise
+        finally:
+            self._close(*ends)
+
+    def start(self, name: str, script: str, stderr: str, timeout_s: float) -> None:
+        """Order one launcher. Raises OSError where the helper has died."""
+        order = (name, script, stderr, f"{timeout_s:.3f}")
+        data = b"".join(os.fsencode(field) + b"\0" for field in order)
+        while data:
+            data = data[os.write(self._orders, data) :]
+
+    def news(self, timeout_s: float) -> list[News]:
+        """What came since the last call; waits at most `timeout_s` for the first."""
+        found: list[News] = []
+        for fd in select.select(list(self._rest), [], [], timeout_s)[0]:
+            data = os.read(fd, 1 << 16)
+            *lines, self._rest[fd] = (self._rest[fd] + data).split(b"\n")
+            if not data:
+                del self._rest[fd]
+            for line in lines:
+                name, _, number = line.decode().partition(" ")
+                if fd == self._signs:
+                    found.append(News(name, sign_of_life=True))
+                elif number.startswith("-"):
+                    found.append(News(name, errno=int(number[1:])))
+                else:
+                    found.append(News(name, pid=int(number)))
+        return found
+
+    def dead(self) -> bool:
+        """Whether the helper itself is gone, so that no order given to it will be carried out."""
+        return process.start_of(self._pid) is None
+
+    def close(self) -> None:
+        self._close(self._orders, self._replies, self._signs)
+        os.waitpid(self._pid, 0)
+
+    @staticmethod
+    def _close(*fds: int) -> None:
+        for fd in fds:
+            os.close(fd)
+
+
+def spread(sources: tuple[int, ...], targets: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(target, source) pairs for dup2, in an order in which none overwrites a source still needed."""
+    pairs = dict(zip(targets, sources, strict=True))
+    ordered = []
+    while pairs:
+        free = next(t for t in pairs if t not in {s for u, s in pairs.items() if u != t})
+        ordered.append((free, pairs.pop(free)))
+    return ordered

@@ -10,7 +10,7 @@ What must stay true of every script that `render` makes:
   all that is built from it is valid JSON.
 * Up to the sign of life nothing but builtins of bash runs: a spawn costs two forks.
 
-The engine starts it as `bash -p SCRIPT supervised`, with descriptor 3 open for the sign of
+It is started as `bash -p SCRIPT supervised`, with descriptor 3 open for the sign of
 life, an interval timer that sends SIGALRM at the timeout, and itself made the reaper of
 orphaned descendants. By hand (`bash .run-NAME.sh`) the timer is a background `sleep`, and
 descendants are found by the token alone.
@@ -24,8 +24,6 @@ import shlex
 from typing import NamedTuple
 
 from orchestra.model.verdict import AUTH_PATTERN, RATE_LIMIT_PATTERN
-
-READY_FD = 3
 
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 _EXPANDS = re.compile(r"[$`]")  # shellcheck wonders (SC2016) whether these were meant to expand

@@ -53,7 +53,7 @@ def run_(
     gc.enable()  # unlike most calls, this one may last
     with conduct(layout, session.narrator) as conductor:
         report = narrate(conductor, tell, throttled=not no_throttle)
-    snapshot = conductor.snapshot()
+    snapshot = conductor.standing()
     body = {
         "op": snapshot.op,
         "path": layout.run_dir,

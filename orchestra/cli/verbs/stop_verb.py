@@ -30,7 +30,7 @@ def stop_(
     layout = session.locate(run)
     with conduct(layout, session.narrator) as conductor:
         report = stop(conductor, names or [], grace_s=grace)
-    steps = next_steps(session.words, conductor.snapshot(), conductor.history.plan)
+    steps = next_steps(session.words, conductor.standing(), conductor.history.plan)
     body = {
         "op": conductor.history.op,
         "stopped": report.stopped,

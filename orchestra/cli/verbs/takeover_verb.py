@@ -19,7 +19,7 @@ def takeover_(ctx: typer.Context, run: Run) -> int:
     session = session_of(ctx)
     layout = session.locate(run)
     conductor = takeover(layout, session.narrator)
-    steps = next_steps(session.words, conductor.snapshot(), conductor.history.plan)
+    steps = next_steps(session.words, conductor.standing(), conductor.history.plan)
     body = {"op": conductor.history.op, "seat": conductor.history.seat, "recovered": conductor.recovered}
     session.answer(body, steps, lambda: print(f"{conductor.history.seat} conducts {session.run}"))
     return 0
