@@ -122,7 +122,9 @@ class Root:
         return [json.loads(line) for line in (self.run_dir(run) / "events.jsonl").read_text().splitlines()]
 
 
-def wait_until(condition: Callable[[], Any], what: str = "the condition", timeout_s: float = PATIENCE_S) -> Any:
+def wait_until(
+    condition: Callable[[], Any], what: str = "the condition", timeout_s: float = PATIENCE_S
+) -> Any:
     """The condition's first true value; fails at the bound."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

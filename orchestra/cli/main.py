@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import signal
 import sys
@@ -62,7 +63,9 @@ class Verbs(click.Group):
             near = difflib.get_close_matches(args[0], VERBS, 1)
             hint = f"did you mean {near[0]!r}?" if near else "orchestra --help lists the commands"
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        ctx.obj.verb = name or ""  # a value of an option may be spelled like a verb
+        return name, command, rest
 
 
 def build(name: str, module: Any) -> click.Command:
@@ -163,6 +166,9 @@ def main() -> None:
     """The console script. A call is short, and a narrator makes hundreds: collecting garbage and
     taking the interpreter apart at the end would be an eighth of its time."""
     gc.disable()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the encoding has no sign for is told all the same
+            stream.reconfigure(errors="backslashreplace")
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -186,7 +192,9 @@ def run(argv: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
-        return USAGE
+        if not session.as_json:
+            return USAGE
+        return tell(session, words, usage_error("no command was given", "orchestra"), USAGE)
     except click.ClickException as error:
         verb = f"orchestra {session.verb}".strip()
         return tell(session, words, usage_error(error.format_message(), verb), USAGE)

@@ -12,9 +12,13 @@ from orchestra.cli.session import Session
 
 def complete_run(ctx: click.Context, args: list[str], incomplete: str) -> list[str]:
     from orchestra.engine.place import run_ids
+    from orchestra.errors import OrchestraError
 
     session = ctx.find_object(Session) or Session()
-    return [run for run in run_ids(session.root) if run.startswith(incomplete)]
+    try:
+        return [run for run in run_ids(session.root) if run.startswith(incomplete)]
+    except OrchestraError:
+        return []
 
 
 def complete_worker(ctx: click.Context, args: list[str], incomplete: str) -> list[str]:
@@ -29,6 +33,13 @@ def complete_worker(ctx: click.Context, args: list[str], incomplete: str) -> lis
         return []
     names = [*observer.history.workers, *observer.planned()]
     return [name for name in names if name.startswith(incomplete)]
+
+
+def seconds(value: float) -> float:
+    """`nan` passes every range, and no comparison with it ever comes true."""
+    if value != value:
+        raise typer.BadParameter("nan is no number of seconds")
+    return value
 
 
 Run = Annotated[

@@ -18,10 +18,11 @@ from orchestra.engine.observe import Observer, describe_lock, holder_is_dead
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, NoSuchRun, Storage, Superseded
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, RECONCILIATION, Draft, Event
-from orchestra.model.history import State
+from orchestra.model.history import State, WorkerRecord
 from orchestra.model.owner import Holder
 from orchestra.model.snapshot import WorkerView, facts
 from orchestra.store import lock
+from orchestra.store.eventlog import Repair
 from orchestra.store.layout import Layout
 from orchestra.store.publish import publish
 
@@ -61,7 +62,8 @@ class Conductor(Observer):
             with self.log.exclusive() as appender:
                 self.check_still_mine()
                 self.history.apply(appender.news)
-                fresh = [draft for draft in drafts if not self.history.knows(draft)]
+                damage = log_damaged(appender.repair())  # somebody died in an append since we began
+                fresh = damage + [draft for draft in drafts if not self.history.knows(draft)]
                 events = appender.append(fresh, at=clock.now(), epoch=self.epoch)
         except OSError as error:
             raise Storage.from_os("append to the event log", self.layout.events, error) from error
@@ -85,24 +87,11 @@ class Conductor(Observer):
         probe = Observer(self.layout, self.backend)
         try:
             probe.history.apply(probe.log.read_new())
-            if not probe.log.damage:
-                return
+            if not probe.log.damage or (probe.history.op and probe.history.created is None):
+                return  # in order; or without its beginning, for `open` to say so of the log as it is
             with probe.log.exclusive() as appender:
                 probe.history.apply(appender.news)
-                repairs = appender.repair()
-                drafts = [
-                    Draft(
-                        ALERTS,
-                        "log_damaged",
-                        {
-                            "offset": r.damage.offset,
-                            "size": r.damage.size,
-                            "torn": r.damage.torn,
-                            "saved_as": r.saved_as,
-                        },
-                    )
-                    for r in repairs
-                ]
+                drafts = log_damaged(appender.repair())
                 appender.append(drafts, at=clock.now(), epoch=probe.history.epoch)
         except OSError as error:
             raise Storage.from_os("repair the event log", self.layout.events, error) from error
@@ -120,6 +109,8 @@ class Conductor(Observer):
             view = self.view(record, conducted=False)
             if view.leftovers:
                 self._end_leftovers(view)
+            if view.ended:
+                self._publish_result(record)
             if view.gap and record.state == State.SPAWNING:
                 who = {"worker": record.name, "attempt": record.attempt}
                 drafts.append(
@@ -128,6 +119,13 @@ class Conductor(Observer):
                 self.recovered.append({"what": "half_done_spawn", "worker": record.name, "gap": view.gap})
             drafts += facts(view)
         self.record(drafts)
+
+    def _publish_result(self, record: WorkerRecord) -> None:
+        """A launcher killed between writing its result and telling it under the flat name."""
+        flat, own = self.layout.result(record.name), self.layout.attempt_result(record.name, record.attempt)
+        if not os.path.exists(flat):
+            with contextlib.suppress(OSError):
+                os.link(own, flat)
 
     def _end_leftovers(self, view: WorkerView) -> None:
         record = view.record
@@ -145,7 +143,8 @@ class Conductor(Observer):
         seat, since = self.history.seat, self.history.seat_since
         if narrator in self.history.unseated:
             raise Superseded(
-                f"narrator {seat!r} took over run {self.layout.run_id} at {since}: {narrator!r} conducts it no more",
+                f"narrator {seat!r} took over run {self.layout.run_id} at {since}: "
+                f"{narrator!r} conducts it no more",
                 hint=f"if that was wrong: orchestra takeover {self.layout.run_id} --narrator {narrator}",
                 seat=seat,
                 since=since,
@@ -181,6 +180,13 @@ class Conductor(Observer):
         data = json.dumps(state, ensure_ascii=True, indent=1).encode() + b"\n"
         with contextlib.suppress(OSError):
             publish(self.layout.state, data, durable=False)
+
+
+def log_damaged(repairs: list[Repair]) -> list[Draft]:
+    return [
+        Draft(ALERTS, "log_damaged", {**repair.damage._asdict(), "saved_as": repair.saved_as})
+        for repair in repairs
+    ]
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from orchestra.errors import BadName, Usage
+from orchestra.errors import BadName, Storage, Usage
 from orchestra.model.names import check_name, is_name
 from orchestra.store.layout import Layout
 
@@ -21,13 +21,14 @@ def locate(run: str, root: str) -> Layout:
     if not is_name(os.path.basename(path)):
         raise Usage(
             f"{path} cannot be a run directory: its last part is no run id",
-            hint="a run id is 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit",
+            hint="a run id is 1 to 64 letters, digits, dots, dashes and underscores, "
+            "the first a letter or digit",
         )
     return Layout(path)
 
 
 def run_ids(root: str) -> list[str]:
-    """The runs under a root, by name; empty where there is no such directory."""
+    """The runs under a root, by name; empty where there is no such directory. Raises Storage."""
     try:
         with os.scandir(root) as entries:
             return sorted(
@@ -35,3 +36,5 @@ def run_ids(root: str) -> list[str]:
             )
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise Storage.from_os("list the runs", root, error) from error

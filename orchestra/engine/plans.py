@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 from orchestra.errors import BadPlan, Usage
 from orchestra.model.plan import Plan, WorkerEntry, brief_is_path
@@ -24,7 +23,7 @@ def read_plan(path: str) -> tuple[str, Plan]:
             resolve_brief(entry.brief, base, where=(path, line, column), worker=entry.name)
             if plan.command is None and entry.command is None:
                 raise BadPlan(
-                    f"{path}:{line}:{column}: worker {entry.name} has no command, and the plan has none for all",
+                    f"{path}:{line}:{column}: worker {entry.name} has no command, nor has the plan",
                     hint="add `command: [claude, -p]` at the top of the plan, or to the worker",
                     file=path,
                     line=line,
@@ -35,14 +34,15 @@ def read_plan(path: str) -> tuple[str, Plan]:
 
 def read_workers(path: str) -> list[WorkerEntry]:
     """The list that `--from` names (`-`: standard input), briefs resolved. Raises BadPlan."""
-    from orchestra.model.plan_text import parse_workers
+    from orchestra.model.plan_text import parse_workers_and_positions
 
     name = "standard input" if path == "-" else path
-    text = sys.stdin.read() if path == "-" else read_input(path, "list of workers")
+    text = read_input(path, "list of workers")
     base = os.getcwd() if path == "-" else os.path.dirname(os.path.abspath(path))
-    entries = parse_workers(text, file=name)
+    entries, positions = parse_workers_and_positions(text, file=name)
     return [
-        e._replace(brief=resolve_brief(e.brief, base, where=(name, 0, 0), worker=e.name)) for e in entries
+        e._replace(brief=resolve_brief(e.brief, base, where=(name, *positions[e.name]), worker=e.name))
+        for e in entries
     ]
 
 
@@ -83,10 +83,21 @@ def read_brief(path: str, worker: str) -> str:
 
 
 def read_input(path: str, what: str) -> str:
+    """The text of a file, or of standard input for `-`. Raises BadPlan where it is not UTF-8, Usage."""
     try:
-        with open(path, "rb") as file:
-            return file.read().decode("utf-8")
+        # By its number: /dev/stdin cannot be opened where it is a socket.
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            data = file.read()
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadPlan(f"the {what} {path} is not UTF-8 (byte {error.start})", file=path) from None
+        before = data[: error.start].decode("utf-8")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise BadPlan(
+            f"{path}:{line}:{column}: the {what} is not UTF-8 (byte {error.start})",
+            hint="save the file as UTF-8 text",
+            file=path,
+            line=line,
+            column=column,
+        ) from None
     except OSError as error:
         raise Usage(f"could not read the {what} {path}: {error.strerror}", hint="check the path") from error

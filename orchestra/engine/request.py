@@ -31,9 +31,9 @@ def resolve(observer: Observer, request: Request) -> list[Wanted]:
     """
     command = check_command(request.command)
     expect = tuple(read_expect(word) for word in request.expect)
-    wanted = phase_wanted(observer, request.phase, command) if request.phase else []
+    wanted = phase_wanted(observer, request.phase, command, expect) if request.phase is not None else []
     entries = [worker_word(word) for word in request.workers]
-    if request.source:
+    if request.source is not None:
         entries += read_workers(request.source)
     if not wanted and not entries and (command or expect):
         raise Usage(
@@ -49,14 +49,21 @@ def resolve(observer: Observer, request: Request) -> list[Wanted]:
     return wanted
 
 
-def phase_wanted(observer: Observer, phase: str, command: tuple[str, ...] | None) -> list[Wanted]:
+def phase_wanted(
+    observer: Observer, phase: str, command: tuple[str, ...] | None, expect: tuple[Expect, ...]
+) -> list[Wanted]:
     observer.phase_names(phase)  # raises NoSuchPhase
     plan = observer.history.plan
     found = [p for p in (plan.phases if plan else ()) if p.name == phase]
-    return [want for p in found for want in wanted_of(observer, p, command)]
+    return [want for p in found for want in wanted_of(observer, p, command, expect)]
 
 
-def wanted_of(observer: Observer, phase: Phase, command: tuple[str, ...] | None = None) -> list[Wanted]:
+def wanted_of(
+    observer: Observer,
+    phase: Phase,
+    command: tuple[str, ...] | None = None,
+    expect: tuple[Expect, ...] = (),
+) -> list[Wanted]:
     """A phase's workers, everything filled in, briefs read. Raises BadPlan.
 
     Whoever is in the run already has its brief in the log, whatever became of the file.
@@ -70,7 +77,8 @@ def wanted_of(observer: Observer, phase: Phase, command: tuple[str, ...] | None 
         brief = resolve_brief(
             entry.brief, observer.history.base, where=(observer.layout.plan, 0, 0), worker=entry.name
         )
-        full = observer.plan_entry(entry._replace(command=entry.command or command, brief=brief))
+        entry = entry._replace(command=entry.command or command, expect=entry.expect or expect, brief=brief)
+        full = observer.plan_entry(entry)
         wanted.append(Wanted(absolute(observer, full), phase.name))
     return wanted
 

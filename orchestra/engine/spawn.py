@@ -241,7 +241,7 @@ class FanOut:
             layout.out(name),
             order.tmp_dir,
         )
-        for path in (layout.result(name), layout.sentinel(name)):  # a deferral's, or a dead launcher's
+        for path in (layout.result(name), layout.sentinel(name)):  # a deferral's, or an earlier attempt's
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         reserve(layout.attempt_reserve(name, attempt))

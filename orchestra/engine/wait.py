@@ -30,7 +30,11 @@ class Scope(NamedTuple):
 
 
 class WaitReport(NamedTuple):
-    """`outcome`: ended (with `first`: one of them), failed, blocked (what is left will not start by waiting), timeout."""
+    """How a wait came back.
+
+    `outcome`: ended (with `first`: one of them), failed, blocked (what is left will not
+    start by waiting), timeout.
+    """
 
     outcome: str
     views: list[WorkerView]  # of the whole scope
@@ -131,13 +135,15 @@ class _Wait:
             return
         hinted = ended | {found for file in files if (found := worker_of(file)) is not None}
         if files:
-            self.observer.refresh()
-        self.look([name for name in self.names if name in hinted])
+            self.refresh()
+            hinted.update(self.newcomers())
+        self.look([name for name in self.names if name in hinted], beat=False)
 
     def look(self, names: list[str], *, beat: bool = True) -> None:
         """Look at these workers; record and tell what is new of them."""
         if beat:
             self.refresh()
+            names = names + [name for name in self.newcomers() if name not in names]
         conducted = self.observer.conducted()
         drafts: list[Draft] = []
         for name in names:
@@ -152,6 +158,14 @@ class _Wait:
                 if known.state == self.views[name].state or self.views[name].ended:
                     self.views[name] = self.views[name]._replace(record=known)
         self.tell(names)
+
+    def newcomers(self) -> list[str]:
+        """Where no worker was named, those that come while we wait count as well."""
+        if self.scope.names or self.scope.phase is not None:
+            return []
+        new = [name for name in self.observer.history.workers if name not in self.views]
+        self.names += [name for name in new if name not in self.names]
+        return new
 
     def refresh(self) -> None:
         try:

@@ -25,6 +25,8 @@ PR_SET_CHILD_SUBREAPER = 36
 def main() -> None:
     bash = sys.argv[1]
     libc = ctypes.CDLL(None)
+    # What the narrator's caller left open (a lock, a pipe) must not live on in a worker.
+    os.closerange(READY_FD + 1, os.sysconf("SC_OPEN_MAX"))
     null = os.open(os.devnull, os.O_RDWR)
     os.set_inheritable(READY_FD, True)
     rest = b""

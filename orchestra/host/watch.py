@@ -6,6 +6,7 @@ so whoever waits looks for itself, on each hint and when nothing came for a beat
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import selectors
@@ -58,10 +59,8 @@ class Watch:
 
     def _tell(self, path: str) -> None:
         self._names.put(os.path.basename(path))
-        try:
+        with contextlib.suppress(OSError):  # full: it is awake already; closed: nobody waits any more
             os.write(self._wake_write, b"!")
-        except OSError:  # full: it is awake already; closed: nobody waits any more
-            pass
 
     def follow(self, key: Any, process: Process) -> bool:
         """Watch a process under a key of the caller's; False where it cannot be watched, or has ended."""

@@ -16,7 +16,7 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None) -> list[str]:
     """`run` is RUN as it must stand in a command. The rules, each adding its line:
 
     1. A lock that does not say whose it is: unlock.
-    2. A half-done spawn, a dead holder, leftovers: any mutating command puts them right; unlock does only that.
+    2. A dead holder, leftovers: any mutating command puts them right; unlock does only that.
     3. Failures: explain the first; retry those that may gain by it.
     4. Something runs: wait, from this moment on.
     5. Something is deferred: spawn again.

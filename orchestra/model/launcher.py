@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from functools import lru_cache
 from typing import NamedTuple
 
 from orchestra.model.verdict import AUTH_PATTERN, RATE_LIMIT_PATTERN
@@ -55,6 +56,7 @@ def takes_prompt_text(command: tuple[str, ...]) -> bool:
     return any("{prompt}" in word for word in command)
 
 
+@lru_cache(maxsize=1024)
 def bash_quote(text: str) -> str:
     """A word of bash that expands to exactly `text`, in printable ASCII.
 
@@ -176,7 +178,8 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   local standing=''
   IFS= read -r standing <"$mark" || :
   if [[ -z $standing || $standing == *"\"token\":\"$token\""* ]]; then
-    ln -f -- "$here/result.json" "$run_dir/result-$worker.json"
+    ln -f -- "$here/result.json" "$run_dir/result-$worker.json" ||   # where there are no hard links
+      { cp -- "$here/result.json" "$here/flat.new" && mv -f -- "$here/flat.new" "$run_dir/result-$worker.json"; }
   fi
 }
 
@@ -220,7 +223,7 @@ carriers() {   # of the token, whatever session or parent they have, added to tr
 }
 
 end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
-  local deadline
+  local deadline i
   { read -r grace_s <"$here/grace"; } 2>/dev/null || :   # orchestra stop --grace
   deadline=$((SECONDS + ${grace_s%.*} + 1))
   tree=()
@@ -233,6 +236,12 @@ end_tree() {   # everything that this attempt started: TERM, then KILL after the
     sleep 0.03 || :
     tree=()
     descendants $$
+    # What forks on and on is elsewhere before a look at all processes is over: strike at once.
+    for ((i = 0; i < 200 && SECONDS >= deadline && ${#tree[@]} > 0; i++)); do
+      kill -KILL "${tree[@]}" 2>/dev/null || :
+      tree=()
+      descendants $$
+    done
     carriers
     if ((SECONDS >= deadline && ${#tree[@]} > 0)); then
       kill -KILL "${tree[@]}" 2>/dev/null || :
@@ -286,7 +295,8 @@ printf '%s\n' "$claim" >"$mark"
 exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
 trap 'stop_worker stopped' TERM INT HUP
 trap 'stop_worker timeout' ALRM
-trap 'jobs -l >>"$here/jobs" || :' CHLD    # tells an exit with 137 from a SIGKILL
+printf '%400s\n' '' >"$here/jobs"           # room that a full disk cannot take
+trap 'jobs -l 1<>"$here/jobs" || :' CHLD   # tells an exit with 137 from a SIGKILL
 ( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
 pid=$!
 exec 3>&- 4>&- 5>&- 6<&-
@@ -324,13 +334,18 @@ missing() {   # reason: the first expected artefact that is not there, if any
       reason="\"exit 0, but ${expect[i + 2]:1:-1} has $size bytes of at least $least\""
       return 0
     fi
+    # An agent with nothing to say still ends its line.
+    if [[ $least == 1 ]] && ! LC_ALL=C grep -aq '[^[:space:]]' -- "$file"; then
+      reason="\"exit 0, but ${expect[i + 2]:1:-1} holds nothing but white space\""
+      return 0
+    fi
   done
   return 1
 }
 
 last=''
 [[ $status == 0 ]] || last_lines
-if [[ $status == 12[67] && $last == "$0: line "* ]]; then
+if [[ $status == 12[67] && $last == "$0: "* ]]; then
   # A subshell whose exec fails ends on the spot, without its traps: only bash's own words tell.
   reason=$cannot_execute
   fail "$LINENO" exec "$status"
@@ -340,7 +355,7 @@ elif [[ $why == timeout ]]; then
   report '"failed"' '"timeout"' "\"still running after ${timeout_s} s\"" "$status" null
 elif [[ $why == stopped ]]; then
   report '"failed"' '"stopped"' '"stopped on request"' "$status" null
-elif [[ $status -gt 128 ]] && ! grep -qsE ' Exit [0-9]+ ' "$here/jobs"; then
+elif [[ $status -gt 128 ]] && ! grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"; then
   signal=$((status - 128))
   report '"failed"' '"signal"' "\"ended by SIG$(kill -l "$signal")\"" null "$signal"
 elif [[ $status == 0 ]]; then

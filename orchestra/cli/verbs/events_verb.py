@@ -40,9 +40,8 @@ def events_(
     reader = log_events(observer.layout, telemetry=topic == TELEMETRY)
     while True:
         for event in reader.read_new():
-            if event.op > since or topic == TELEMETRY:
-                if topic in (None, event.topic):
-                    show(session, event, full)
+            if (event.op > since or topic == TELEMETRY) and topic in (None, event.topic):
+                show(session, event, full)
         if not follow:
             return 0
         clock.pause(BEAT_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -31,7 +32,7 @@ def list_(
     }
     steps = [f"orchestra status {rows[0]['run']}"] if rows else ["orchestra init RUN"]
     if session.given_root:
-        steps = [f"{step} --root {session.given_root}" for step in steps]
+        steps = [f"{step} --root {shlex.quote(session.given_root)}" for step in steps]
 
     def text() -> None:
         from orchestra.cli.text import show_runs

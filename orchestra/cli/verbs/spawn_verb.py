@@ -41,7 +41,7 @@ def spawn_(
         bool, typer.Option("--dry-run", help="Say what would happen; write and start nothing.")
     ] = False,
 ) -> int:
-    """Start workers: from the plan's phase, from --worker, or from a list. What stands behind -- is their command.
+    """Start workers: from the plan's phase, from --worker, or from a list; behind -- stands their command.
 
     First it tries again what an earlier call deferred; with no worker named, only that. Each worker
     ends up spawned, deferred or failed. Making the same call twice is safe.

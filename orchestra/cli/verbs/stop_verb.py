@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import Names, Run, session_of
+from orchestra.cli.options import Names, Run, seconds, session_of
 from orchestra.engine.conduct import conduct
 from orchestra.engine.stop import stop
 from orchestra.model.advice import next_steps
@@ -17,7 +17,10 @@ def stop_(
     run: Run,
     names: Names = None,
     grace: Annotated[
-        float, typer.Option("--grace", metavar="S", min=0, max=3600, help="Seconds from TERM to KILL.")
+        float,
+        typer.Option(
+            "--grace", metavar="S", min=0, max=3600, callback=seconds, help="Seconds from TERM to KILL."
+        ),
     ] = 10.0,
 ) -> int:
     """End workers with everything that they started, wherever it hides. Deferred ones are called off.

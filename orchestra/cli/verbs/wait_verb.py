@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import Phase, Run, complete_worker, session_of
+from orchestra.cli.options import Phase, Run, complete_worker, seconds, session_of
 from orchestra.engine.observe import Observer
 from orchestra.engine.wait import Scope, wait
 from orchestra.model.advice import next_steps
@@ -26,7 +26,8 @@ def wait_(
         typer.Option("--for", metavar="NAME", help="Only these workers.", autocompletion=complete_worker),
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="S", min=0, help="Seconds; then exit status 5.")
+        float,
+        typer.Option("--timeout", metavar="S", min=0, callback=seconds, help="Seconds; then exit status 5."),
     ] = 100.0,
     since: Annotated[
         int | None,

@@ -1,0 +1,747 @@
+"""Real process trees: whatever a worker starts ends with its attempt, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Answer, Root, clean_environment, orchestra_argv, processes_of, wait_until
+
+LONG = bool(os.environ.get("ORCHESTRA_LONG"))
+IMPATIENT_S = 8.0  # well under the default grace of 10 s, well over a call of the command line
+
+# Every process of a tree has MARK, the first argument of the script, in its argv. `leaf NAME` becomes
+# a process that does nothing; `ready` is told once the whole tree stands.
+_PRELUDE = r"""
+mark=$1
+leaf() { exec -a "$mark-$1" sleep 300; }
+export -f leaf
+ready() { : >"$mark-ready"; }
+"""
+
+_FORKS = r"""
+for i in 1 2 3; do leaf "$i" & done
+(leaf deep & leaf deeper)&
+ready; wait
+"""
+_SETSID = r"""
+setsid bash -c 'exec -a "$0-own-session" sleep 300' "$mark" &
+ready; wait
+"""
+_ORPHAN = r"""
+setsid bash -c 'setsid bash -c "exec -a \"\$0-orphan\" sleep 300" "$0" & exit' "$mark"
+"""
+_SETSID_TWICE = _ORPHAN + "ready; leaf main"
+_CLEAN_ENVIRONMENT = r"""
+env -i setsid bash -c 'exec -a "$0-bare" sleep 300' "$mark" &
+env -i bash -c 'setsid bash -c "exec -a \"\$0-bare-orphan\" sleep 300" "$0" & exit' "$mark"
+ready; wait
+"""
+_STORM = r"""
+for ((i = 0; i < 150; i++)); do leaf "$i" & done
+ready; wait
+"""
+_RUNAWAY = r"""
+# Each forks the next and is gone: 1000 of them, each an orphan in a session of its own.
+run() { (($1 > 0)) || return; sleep 0.01; setsid bash -c 'run "$@"' "$mark-$1" $(($1 - 1)) & }
+export -f run; export mark
+run 1000
+ready; leaf main
+"""
+_STOPPED = r"""
+leaf stopped & kill -STOP $!
+ready; kill -STOP $$; wait
+"""
+_IGNORES_TERM = r"""
+trap '' TERM
+setsid bash -c 'exec -a "$0-deaf" sleep 300' "$mark" &
+ready; leaf deaf-main
+"""
+_IGNORES_ALL = r"""
+trap '' $(seq 1 31) 2>/dev/null
+env -i setsid bash -c 'exec -a "$0-deaf" sleep 300' "$mark" &
+ready; leaf deaf-main
+"""
+
+POLITE = {
+    "forks": _FORKS,
+    "setsid": _SETSID,
+    "setsid_twice": _SETSID_TWICE,
+    "clean_environment": _CLEAN_ENVIRONMENT,
+    "storm": _STORM,
+    "stopped": _STOPPED,
+}
+DEAF = {"ignores_term": _IGNORES_TERM, "ignores_all": _IGNORES_ALL, "runaway": _RUNAWAY}
+
+
+class Trees:
+    """Workers that grow trees, in a run called `t`."""
+
+    def __init__(self, root: Root, path: Path) -> None:
+        self.root = root
+        self.path = path
+        root.init("t")
+
+    @property
+    def run_dir(self) -> Path:
+        return self.root.run_dir("t")
+
+    def command(self, script: str, name: str = "W") -> list[str]:
+        file = self.path / f"{name}.sh"
+        file.write_text(_PRELUDE + script)
+        return ["bash", str(file), str(self.path / f"mark-{name}")]
+
+    def grow(self, script: str, name: str = "W", **entry: Any) -> None:
+        """Spawn a worker and wait until its tree stands."""
+        answer = self.root.spawn("t", {name: self.command(script, name)}, **entry)
+        assert (answer.code, answer.names("spawned")) == (0, [name]), answer
+        wait_until((self.path / f"mark-{name}-ready").exists, "the tree")
+
+    def alive(self, name: str = "W") -> list[int]:
+        """The tree's living processes, by their argv."""
+        needle = os.fsencode(self.path / f"mark-{name}")
+        return [pid for pid in processes_of(self.path) if needle in _cmdline(pid)]
+
+    def launcher(self, name: str = "W") -> int:
+        return int(self.root.mark("t", name)["pid"])
+
+    def main(self, name: str = "W") -> int:
+        """The worker's own process."""
+        children = Path(f"/proc/{self.launcher(name)}/task/{self.launcher(name)}/children").read_text()
+        found = [int(pid) for pid in children.split() if str(self.path).encode() in _cmdline(int(pid))]
+        assert found, children
+        return found[0]
+
+    def kill_launcher(self, name: str = "W") -> None:
+        pid = self.launcher(name)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not _lives(pid), "the launcher's end")
+
+    def result(self, name: str = "W") -> dict[str, Any]:
+        wait_until((self.run_dir / f"result-{name}.json").exists, "the result")
+        return self.root.result("t", name)
+
+    def stop(self, *words: str) -> tuple[Answer, float]:
+        """(the answer, seconds that it took)."""
+        began = time.monotonic()
+        answer = self.root("stop", "t", *words)
+        return answer, time.monotonic() - began
+
+
+@pytest.fixture
+def trees(root: Root, tmp_path: Path) -> Trees:
+    return Trees(root, tmp_path)
+
+
+def _cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+def _lives(pid: int) -> bool:
+    return _state(pid) not in "ZX"
+
+
+# --- orchestra stop ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", POLITE)
+def test_stop_ends_every_descendant_within_its_grace(trees: Trees, kind: str) -> None:
+    trees.grow(POLITE[kind])
+    assert trees.alive()
+    answer, took_s = trees.stop()
+    assert (answer.code, answer.json["still_alive"]) == (0, [])
+    assert processes_of(trees.path) == []
+    assert took_s < IMPATIENT_S
+    assert trees.result()["verdict"] == "stopped"
+
+
+@pytest.mark.parametrize("kind", DEAF)
+def test_stop_takes_about_the_grace_that_it_was_given(trees: Trees, kind: str) -> None:
+    trees.grow(DEAF[kind])
+    answer, took_s = trees.stop("W", "--grace", "1")
+    assert (answer.code, answer.json["still_alive"]) == (0, [])
+    assert processes_of(trees.path) == []
+    assert took_s < IMPATIENT_S
+    assert trees.result()["verdict"] == "stopped"
+
+
+def test_a_tree_that_ignores_term_is_left_its_grace(trees: Trees) -> None:
+    trees.grow(_IGNORES_TERM)
+    _, took_s = trees.stop("--grace", "2")
+    assert 2.0 <= took_s < IMPATIENT_S
+
+
+def test_a_term_handler_has_time_to_tidy_up(trees: Trees) -> None:
+    trees.grow("trap 'echo tidy >\"$ORCHESTRA_OUT/tidy\"; exit 0' TERM\nready; sleep 300 & wait")
+    trees.stop()
+    assert (trees.run_dir / "out-W" / "tidy").read_text() == "tidy\n"
+
+
+@pytest.mark.parametrize("grace", ["0", "0.00001", "0.5"])
+def test_any_small_grace_ends_a_deaf_tree_as_stopped(trees: Trees, grace: str) -> None:
+    trees.grow(_IGNORES_ALL)
+    answer, took_s = trees.stop("--grace", grace)
+    assert [row["verdict"] for row in answer.json["stopped"]] == ["stopped"]
+    assert processes_of(trees.path) == []
+    assert took_s < IMPATIENT_S
+
+
+def test_several_deaf_trees_share_one_grace(trees: Trees) -> None:
+    names = ["A", "B", "C"]
+    for name in names:
+        trees.grow(_IGNORES_TERM, name)
+    answer, took_s = trees.stop("--grace", "2")
+    assert sorted(row["name"] for row in answer.json["stopped"]) == names
+    assert processes_of(trees.path) == []
+    assert took_s < 2 + IMPATIENT_S / 2
+
+
+def test_stop_of_one_worker_leaves_the_other_alone(trees: Trees) -> None:
+    trees.grow(_FORKS, "A")
+    trees.grow(_SETSID_TWICE, "B")
+    before = sorted(trees.alive("B"))
+    trees.stop("A")
+    assert trees.alive("A") == []
+    assert sorted(trees.alive("B")) == before
+
+
+def test_stop_ends_a_worker_whose_launcher_is_stopped(trees: Trees) -> None:
+    trees.grow(_SETSID)
+    os.kill(trees.launcher(), signal.SIGSTOP)
+    wait_until(lambda: _state(trees.launcher()) == "T", "the launcher's stop")
+    answer, took_s = trees.stop("--grace", "1")
+    assert (answer.code, answer.json["still_alive"]) == (0, [])
+    assert [row["verdict"] for row in answer.json["stopped"]] == ["stopped"]
+    assert processes_of(trees.path) == []
+    assert took_s < IMPATIENT_S
+
+
+# --- the end of the main process ------------------------------------------------------------
+
+
+_BACKGROUND = r"""
+setsid bash -c 'exec -a "$0-left" sleep 300' "$mark" &
+env -i setsid bash -c 'exec -a "$0-left-bare" sleep 300' "$mark" &
+(leaf left-plain &)
+"""
+
+
+@pytest.mark.parametrize(("code", "verdict"), [(0, None), (3, "exit_code")])
+def test_background_children_end_with_the_attempt(trees: Trees, code: int, verdict: str | None) -> None:
+    trees.grow(f"{_BACKGROUND}\nready; exit {code}")
+    assert (trees.result()["verdict"], trees.result()["exit_code"]) == (verdict, code)
+    assert trees.alive() == []
+    wait_until(lambda: processes_of(trees.path) == [], "the launcher's end")
+
+
+def test_a_main_process_killed_takes_its_children_along(trees: Trees) -> None:
+    trees.grow(_BACKGROUND + "\nready; leaf main")
+    os.kill(trees.main(), signal.SIGKILL)
+    result = trees.result()
+    assert (result["verdict"], result["signal"], result["exit_code"]) == ("signal", 9, None)
+    assert trees.alive() == []
+
+
+def test_exit_status_137_is_no_signal(trees: Trees) -> None:
+    trees.grow("ready; exit 137")
+    assert (trees.result()["verdict"], trees.result()["exit_code"]) == ("exit_code", 137)
+
+
+def test_exit_status_137_is_no_signal_after_a_thousand_orphans(trees: Trees) -> None:
+    trees.grow("for ((i = 0; i < 1000; i++)); do (: &); done\nready; exit 137")
+    assert (trees.result()["verdict"], trees.result()["exit_code"]) == ("exit_code", 137)
+
+
+def test_a_worker_that_closes_its_output_is_done_when_it_ends(trees: Trees) -> None:
+    trees.grow("exec >&- 2>&- <&-\nready; exit 0")
+    assert trees.result()["status"] == "done"
+
+
+# --- the timeout ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["setsid", "setsid_twice", "clean_environment", "stopped"])
+def test_the_timeout_holds_with_no_narrator_alive(trees: Trees, kind: str) -> None:
+    trees.grow(POLITE[kind], timeout="1s")
+    result = trees.result()
+    assert (result["verdict"], result["status"]) == ("timeout", "failed")
+    assert trees.alive() == []
+    wait_until(lambda: processes_of(trees.path) == [], "the launcher's end")
+    answer = trees.root("wait", "t")
+    assert (answer.code, answer.json["workers"][0]["verdict"]) == (1, "timeout")
+
+
+# --- a launcher killed ----------------------------------------------------------------------
+
+
+def _leftover_alerts(trees: Trees) -> list[int]:
+    alerts = trees.root("status", "t").json["alerts"]
+    return sorted(pid for alert in alerts if alert["kind"] == "leftovers" for pid in alert["pids"])
+
+
+def test_status_names_what_lives_on_when_the_launcher_is_killed(trees: Trees) -> None:
+    trees.grow(_SETSID)
+    trees.kill_launcher()
+    worker = trees.root.worker("t", "W")
+    assert (worker["state"], worker["verdict"], worker["retry"]) == ("failed", "lost", "now")
+    assert _leftover_alerts(trees) == sorted(trees.alive())
+    for pid in trees.alive():
+        assert str(pid) in worker["reason"]
+
+
+@pytest.mark.parametrize("verb", [("unlock",), ("spawn",), ("stop",), ("stop", "W")])
+@pytest.mark.parametrize("recorded", ["unseen", "seen_by_wait"])
+def test_the_next_mutating_command_ends_what_a_dead_launcher_left(
+    trees: Trees, verb: tuple[str, ...], recorded: str
+) -> None:
+    trees.grow(_SETSID_TWICE)
+    trees.kill_launcher()
+    if recorded == "seen_by_wait":
+        answer = trees.root("wait", "t")
+        assert (answer.code, answer.json["workers"][0]["verdict"]) == (1, "lost")
+    assert trees.alive()
+    trees.root(verb[0], "t", *verb[1:])
+    assert trees.alive() == []
+
+
+def test_what_a_dead_launcher_left_is_still_named_after_a_wait_has_recorded_it(trees: Trees) -> None:
+    trees.grow(_SETSID)
+    trees.kill_launcher()
+    trees.root("wait", "t")
+    assert _leftover_alerts(trees) == sorted(trees.alive())
+
+
+def test_retry_starts_a_second_attempt_only_once_the_first_is_dead(trees: Trees) -> None:
+    # The second attempt sees whether anything of the first still lives.
+    trees.grow(
+        r"""
+        for file in /proc/[0-9]*/environ; do
+          if tr '\0' '\n' <"$file" 2>/dev/null | grep -qx "ORCHESTRA_WORKER=W"; then
+            tr '\0' '\n' <"$file" | grep '^ORCHESTRA_ATTEMPT=' >>"$ORCHESTRA_OUT/seen"
+          fi
+        done 2>/dev/null
+        """
+        + _IGNORES_TERM
+    )
+    first = set(trees.alive())
+    trees.kill_launcher()
+    assert set(trees.alive()) == first
+    (trees.path / "mark-W-ready").unlink()
+    answer = trees.root("retry", "t", "W", "--no-throttle")
+    assert (answer.code, answer.names("spawned")) == (0, ["W"])
+    wait_until((trees.path / "mark-W-ready").exists, "the second tree")
+    assert not first & set(trees.alive())
+    seen = (trees.run_dir / "out-W" / "seen").read_text().split()
+    assert set(seen) == {"ORCHESTRA_ATTEMPT=2"}
+
+
+def test_launcher_and_worker_killed_is_lost_and_can_be_retried(trees: Trees) -> None:
+    trees.grow("ready; leaf main")
+    main, launcher = trees.main(), trees.launcher()
+    os.kill(launcher, signal.SIGKILL)
+    os.kill(main, signal.SIGKILL)
+    wait_until(lambda: not (_lives(main) or _lives(launcher)), "the end of both")
+    answer = trees.root("wait", "t")
+    assert (answer.code, answer.json["workers"][0]["verdict"]) == (1, "lost")
+    answer = trees.root("retry", "t", "--no-throttle")
+    assert (answer.code, answer.names("spawned")) == (0, ["W"])
+    assert trees.root.worker("t", "W")["attempt"] == 2
+
+
+def test_the_temporary_directory_goes_with_an_attempt_whose_launcher_was_killed(trees: Trees) -> None:
+    trees.grow('printf %s "$TMPDIR" >"$ORCHESTRA_OUT/tmpdir"\nready; leaf main')
+    tmp_dir = Path((trees.run_dir / "out-W" / "tmpdir").read_text())
+    assert tmp_dir.is_dir()
+    trees.kill_launcher()
+    trees.root("unlock", "t")
+    left = tmp_dir.exists()
+    shutil.rmtree(tmp_dir, ignore_errors=True)
+    assert not left
+
+
+def test_a_session_member_with_no_token_is_found_when_the_launcher_is_killed(trees: Trees) -> None:
+    trees.grow('env -i bash -c \'exec -a "$0-bare" sleep 300\' "$mark" &\nready; wait')
+    trees.kill_launcher()
+    trees.root("unlock", "t")
+    assert trees.alive() == []
+
+
+# --- identity -------------------------------------------------------------------------------
+
+
+def _forge_mark(trees: Trees, **fields: Any) -> None:
+    path = trees.run_dir / ".pid-W.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}) + "\n")
+
+
+def test_a_mark_whose_pid_belongs_to_another_process_is_lost(trees: Trees) -> None:
+    trees.grow("ready; leaf main")
+    start = trees.root.mark("t", "W")["process_start"]
+    _forge_mark(trees, process_start=start + 1)
+    worker = trees.root.worker("t", "W")
+    assert (worker["state"], worker["verdict"]) == ("failed", "lost")
+
+
+def test_stop_does_not_signal_a_stranger_that_has_the_pid_of_a_mark(trees: Trees) -> None:
+    trees.grow("ready; leaf main")
+    trees.kill_launcher()
+    with subprocess.Popen(["sleep", "300"], env={"OF": str(trees.path)}) as stranger:
+        _forge_mark(trees, pid=stranger.pid)
+        trees.root("stop", "t", "--grace", "0")
+        trees.root("retry", "t", "--no-throttle")
+        assert _lives(stranger.pid)
+        stranger.kill()
+
+
+def test_a_late_result_of_an_abandoned_attempt_changes_nothing(trees: Trees) -> None:
+    trees.grow("ready; leaf main")
+    first = trees.launcher()
+    os.kill(first, signal.SIGSTOP)
+    _forge_mark(trees, process_start=1)  # as if its launcher were gone: nobody ends it
+    events = trees.run_dir / "events.jsonl"
+    assert trees.root("wait", "t").json["workers"][0]["verdict"] == "lost"
+    answer = trees.root("retry", "t", "--no-throttle")
+    assert (answer.code, answer.names("spawned")) == (0, ["W"])
+    before = events.read_bytes()
+    if _lives(first):
+        os.kill(first, signal.SIGCONT)
+        wait_until(lambda: not _lives(first), "the end of the first launcher")
+    late = trees.run_dir / "attempts" / "W" / "1" / "result.json"
+    if not late.exists():
+        late.write_text('{"worker":"W","attempt":1,"status":"done","verdict":null}\n')
+    assert not (trees.run_dir / "result-W.json").exists()
+    status = trees.root("status", "t").json
+    assert [(w["state"], w["attempt"]) for w in status["workers"]] == [("running", 2)]
+    assert {"kind": "late_result", "worker": "W", "attempt": 1} in status["alerts"]
+    assert events.read_bytes() == before
+    trees.root("stop", "t")
+    assert trees.root.result("t", "W")["attempt"] == 2
+
+
+# --- what is resident -----------------------------------------------------------------------
+
+
+def test_one_bash_for_each_worker_is_all_that_stays(trees: Trees) -> None:
+    names = ["A", "B", "C"]
+    for name in names:
+        trees.grow("ready; leaf main", name)
+    expected = {trees.launcher(name) for name in names}
+    trees_own = {pid for name in names for pid in trees.alive(name)}
+    ours = set(processes_of(trees.path)) - trees_own
+    assert ours == expected
+    assert {Path(f"/proc/{pid}/comm").read_text().strip() for pid in ours} == {"bash"}
+
+
+def test_nothing_is_resident_once_all_workers_have_ended(trees: Trees) -> None:
+    trees.grow("ready; exit 0")
+    wait_until(lambda: processes_of(trees.path) == [], "the launcher's end")
+
+
+def test_a_worker_inherits_no_descriptor_of_the_narrator(trees: Trees) -> None:
+    read_end, write_end = os.pipe()
+    row = {"name": "W", "brief": "b", "command": ["bash", "-c", "ls -l /proc/self/fd; exec sleep 300"]}
+    done = subprocess.run(
+        orchestra_argv("spawn", "t", "--from", "-", "--no-throttle"),
+        env=clean_environment(ORCHESTRA_ROOT=str(trees.root.path)),
+        input=json.dumps([row]),
+        text=True,
+        capture_output=True,
+        pass_fds=[write_end],
+        timeout=60,
+    )
+    assert done.returncode == 0, done
+    os.close(write_end)
+    os.set_blocking(read_end, False)
+    assert os.read(read_end, 1) == b""  # all who could write are gone
+    os.close(read_end)
+
+
+# --- by hand --------------------------------------------------------------------------------
+
+
+def _by_hand(script: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
+    )
+
+
+def test_a_launcher_run_a_second_time_starts_no_second_worker(trees: Trees) -> None:
+    trees.grow("ready; leaf main")
+    before = sorted(processes_of(trees.path))
+    assert _by_hand(trees.run_dir / ".run-W.sh").returncode == 75
+    assert sorted(processes_of(trees.path)) == before
+    assert trees.root.worker("t", "W")["state"] == "running"
+
+
+def test_a_launcher_run_again_after_its_end_starts_no_second_worker(trees: Trees) -> None:
+    trees.grow('echo started >>"$mark-starts"; ready; exit 0')
+    before = trees.result()
+    wait_until(lambda: processes_of(trees.path) == [], "the launcher's end")
+    assert _by_hand(trees.run_dir / ".run-W.sh").returncode == 75
+    assert (trees.path / "mark-W-starts").read_text() == "started\n"
+    assert trees.result() == before
+
+
+_DIE_BEFORE_LAUNCH = """
+import os, sys
+from orchestra.backend.local import LocalBatch
+from orchestra.cli.main import main
+LocalBatch.launch = lambda *_: os.kill(os.getpid(), 9)
+sys.argv[0] = "orchestra"
+main()
+"""
+
+
+def _abandon(trees: Trees, script: str, **entry: Any) -> Path:
+    """A spawn whose narrator dies with everything written and nothing started; the launcher's path."""
+    row = {"name": "W", "brief": "b", "command": trees.command(script), **entry}
+    done = subprocess.run(
+        [sys.executable, "-c", _DIE_BEFORE_LAUNCH, "spawn", "t", "--from", "-", "--no-throttle"],
+        env=clean_environment(ORCHESTRA_ROOT=str(trees.root.path)),
+        input=json.dumps([row]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL, done
+    wait_until(lambda: processes_of(trees.path) == [], "the end of all")
+    return trees.run_dir / ".run-W.sh"
+
+
+def test_a_launcher_that_nobody_started_runs_by_hand(trees: Trees) -> None:
+    script = _abandon(trees, f'{_ORPHAN}\necho "hello $ORCHESTRA_WORKER"\nready; exit 0')
+    done = _by_hand(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert trees.root.result("t", "W")["status"] == "done"
+    assert (trees.run_dir / "log-W.out").read_text() == "hello W\n"
+    assert processes_of(trees.path) == []
+    assert trees.root.worker("t", "W")["state"] == "done"
+
+
+def test_a_launcher_run_by_hand_enforces_the_timeout_over_the_tree(trees: Trees) -> None:
+    script = _abandon(trees, _SETSID, timeout="1s")
+    assert _by_hand(script).returncode == 0
+    assert trees.root.result("t", "W")["verdict"] == "timeout"
+    assert processes_of(trees.path) == []
+
+
+def test_what_was_started_by_hand_can_be_stopped(trees: Trees) -> None:
+    script = _abandon(trees, _SETSID_TWICE)
+    with subprocess.Popen(["bash", str(script)], env=clean_environment()) as launcher:
+        wait_until((trees.path / "mark-W-ready").exists, "the tree")
+        assert trees.root.worker("t", "W")["state"] == "running"
+        answer, _ = trees.stop()
+        assert [row["verdict"] for row in answer.json["stopped"]] == ["stopped"]
+        assert launcher.wait(timeout=30) == 0
+    assert processes_of(trees.path) == []
+
+
+def test_what_was_started_by_hand_is_not_started_again_by_spawn(trees: Trees) -> None:
+    script = _abandon(trees, 'echo started >>"$mark-starts"; ready; leaf main')
+    with subprocess.Popen(["bash", str(script)], env=clean_environment()) as launcher:
+        wait_until((trees.path / "mark-W-ready").exists, "the tree")
+        assert trees.root("spawn", "t", "--no-throttle").code == 0
+        assert (trees.path / "mark-W-starts").read_text() == "started\n"
+        assert trees.root.worker("t", "W")["state"] == "running"
+        trees.stop()
+        launcher.wait(timeout=30)
+
+
+def test_a_spawn_picks_up_what_a_dead_narrator_left_unstarted(trees: Trees) -> None:
+    _abandon(trees, 'echo started >>"$mark-starts"; ready; exit 0')
+    answer = trees.root("spawn", "t", "--no-throttle")
+    assert (answer.code, answer.names("spawned")) == (0, ["W"])
+    assert trees.result()["status"] == "done"
+    assert (trees.path / "mark-W-starts").read_text() == "started\n"
+
+
+def test_what_was_stopped_before_it_started_cannot_start_any_more(trees: Trees) -> None:
+    script = _abandon(trees, 'echo started >>"$mark-starts"; ready; exit 0')
+    answer, _ = trees.stop("W")
+    assert [row["verdict"] for row in answer.json["stopped"]] == ["stopped"]
+    _by_hand(script)  # a launcher that comes up late
+    assert not (trees.path / "mark-W-starts").exists()
+
+
+# --- the worker's environment ---------------------------------------------------------------
+
+
+_LAUNCHER_WORDS = [
+    *("worker", "attempt", "token", "run_dir", "tmp_dir", "prompt_file", "out", "stdin", "cwd", "argv"),
+    *("expect", "reason", "why", "mark", "sentinel", "here", "supervised", "status", "pid", "host", "tree"),
+]
+
+
+def test_the_environment_reaches_the_worker_whatever_its_names(trees: Trees) -> None:
+    given = {word: f"mine-{word}" for word in _LAUNCHER_WORDS}
+    row = {"name": "W", "brief": "b", "command": ["env", "-0"]}
+    answer = trees.root("spawn", "t", "--from", "-", "--no-throttle", stdin=json.dumps([row]), env=given)
+    assert answer.code == 0
+    trees.result()
+    seen = (trees.run_dir / "log-W.out").read_text().split("\0")
+    assert {f"{k}={v}" for k, v in given.items()} - set(seen) == set()
+
+
+def test_the_plans_environment_does_not_change_what_the_launcher_does(trees: Trees) -> None:
+    given = {word: f"mine-{word}" for word in _LAUNCHER_WORDS}
+    answer = trees.root.spawn("t", {"W": ["env", "-0"]}, env=given)
+    assert answer.code == 0
+    assert trees.result()["status"] == "done"
+    seen = dict(pair.split("=", 1) for pair in (trees.run_dir / "log-W.out").read_text().split("\0") if pair)
+    assert given.items() <= seen.items()
+    assert seen["ORCHESTRA_WORKER"] == "W"
+    assert seen["ORCHESTRA_RUN_DIR"] == str(trees.run_dir)
+    assert seen["ORCHESTRA_TOKEN"] == trees.root.mark("t", "W")["token"]
+
+
+def _in_german(trees: Trees, command: list[str]) -> dict[str, Any]:
+    row = {"name": "W", "brief": "b", "command": command}
+    german = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "LANGUAGE": "de"}
+    trees.root("spawn", "t", "--from", "-", "--no-throttle", stdin=json.dumps([row]), env=german)
+    return trees.result()
+
+
+def test_a_verdict_does_not_hang_on_the_language_of_bash(trees: Trees) -> None:
+    result = _in_german(trees, ["bash", "-c", "exit 137"])
+    assert (result["verdict"], result["exit_code"]) == ("exit_code", 137)
+
+
+def test_a_command_that_cannot_be_executed_is_told_in_any_language(trees: Trees) -> None:
+    bad = trees.path / "bad-interpreter"
+    bad.write_text("#!/nonexistent/interpreter\n")
+    bad.chmod(0o700)
+    assert _in_german(trees, [str(bad)])["verdict"] == "spawn_error"
+
+
+# --- output and disk ------------------------------------------------------------------------
+
+
+def test_a_worker_may_print_a_great_deal_at_once(trees: Trees) -> None:
+    size = 1_000_000_000 if LONG else 200_000_000
+    log = trees.run_dir / "log-W.out"
+    try:
+        trees.grow(f"ready; yes 0123456789abcdef | head -c {size}; echo; echo end")
+        assert trees.result()["status"] == "done"
+        assert log.stat().st_size == size + len("\nend\n")
+        began = time.monotonic()
+        assert trees.root("logs", "t", "W", "--tail", "1").json["text"].strip() == "end"
+        assert time.monotonic() - began < IMPATIENT_S
+    finally:
+        log.unlink(missing_ok=True)
+
+
+class SmallDisk:
+    """A tmpfs in a mount namespace of its own, held by a sleeping process."""
+
+    def __init__(self, path: Path, size: str) -> None:
+        path.mkdir()
+        script = 'mount -t tmpfs -o "size=$1" none "$2" && echo up && exec -a "$2" sleep 600'
+        self.holder = subprocess.Popen(
+            ["unshare", "-m", "bash", "-c", script, "disk", size, str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.holder.stdout is not None
+        self.up = self.holder.stdout.readline() == "up\n"
+        self.path = path
+
+    def seen(self, *parts: str) -> Path:
+        """A path on the disk, as it can be opened from outside."""
+        return Path(f"/proc/{self.holder.pid}/root{self.path}", *parts)
+
+    def __call__(self, *words: str, stdin: str = "") -> Answer:
+        inside = ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", "--"]
+        done = subprocess.run(
+            [*inside, *orchestra_argv(*words, "--root", str(self.path))],
+            env=clean_environment(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return Answer(done.returncode, json.loads(done.stdout or "{}"), done.stdout, done.stderr)
+
+    def close(self) -> None:
+        self.holder.kill()
+        self.holder.communicate()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    disk = SmallDisk(tmp_path / "disk", "2m")
+    if not disk.up:
+        disk.close()
+        pytest.skip(
+            "NOT RUN: a worker that fills a small disk (no tmpfs can be mounted with unshare -m here)"
+        )
+    yield disk
+    for pid in processes_of(tmp_path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    disk.close()
+
+
+def _fill_and(last: str) -> list[dict[str, Any]]:
+    script = f'cat /dev/zero >"$ORCHESTRA_OUT/fill"; : >"$ORCHESTRA_OUT/full"; {last}'
+    return [{"name": "W", "brief": "b", "command": ["bash", "-c", script]}]
+
+
+@pytest.mark.parametrize(("code", "verdict"), [(0, None), (3, "exit_code"), (137, "exit_code")])
+def test_a_full_disk_does_not_silence_the_result(
+    small_disk: SmallDisk, code: int, verdict: str | None
+) -> None:
+    assert small_disk("init", "t").code == 0
+    rows = json.dumps(_fill_and(f"exit {code}"))
+    assert small_disk("spawn", "t", "--from", "-", "--no-throttle", stdin=rows).code == 0
+    wait_until(small_disk.seen("t", "attempts", "W", "1", "result.json").exists, "the result")
+    worker = small_disk("status", "t").json["workers"][0]
+    state = "failed" if code else "done"
+    assert (worker["state"], worker["verdict"], worker["exit_code"]) == (state, verdict, code)
+    answer = small_disk("wait", "t", "--timeout", "5")
+    assert answer.json["outcome"] == ("failed" if code else "ended")
+
+
+def test_a_worker_can_be_stopped_on_a_full_disk(small_disk: SmallDisk) -> None:
+    assert small_disk("init", "t").code == 0
+    rows = json.dumps(_fill_and("sleep 300"))
+    assert small_disk("spawn", "t", "--from", "-", "--no-throttle", stdin=rows).code == 0
+    wait_until(small_disk.seen("t", "out-W", "full").exists, "the full disk")
+    small_disk("stop", "t", "--grace", "1")
+    left = [pid for pid in processes_of(small_disk.path) if pid != small_disk.holder.pid]
+    assert left == []
+
+
+# --- many at once ---------------------------------------------------------------------------
+
+
+def test_stop_ends_twenty_trees_of_all_kinds_at_once(trees: Trees) -> None:
+    kinds = [_FORKS, _SETSID_TWICE, _CLEAN_ENVIRONMENT, _STOPPED]
+    commands = {f"W{i}": trees.command(kinds[i % len(kinds)], f"W{i}") for i in range(20)}
+    answer = trees.root.spawn("t", commands)
+    assert answer.code == 0
+    for name in commands:
+        wait_until((trees.path / f"mark-{name}-ready").exists, "the tree")
+    answer, _ = trees.stop("--grace", "3")
+    assert len(answer.json["stopped"]) == 20
+    assert processes_of(trees.path) == []
