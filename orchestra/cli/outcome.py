@@ -6,8 +6,8 @@ from typing import Any
 
 from orchestra.cli.session import Session
 from orchestra.engine.conduct import Conductor
+from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
-from orchestra.engine.spawn import SpawnReport
 from orchestra.model.advice import next_steps
 from orchestra.model.history import State
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
-from orchestra.engine.spawn import SpawnReport
+from orchestra.engine.fanout import SpawnReport
 from orchestra.model.history import State
 from orchestra.model.snapshot import Snapshot, WorkerView
 

@@ -18,13 +18,15 @@ from orchestra.engine.observe import Observer, describe_lock, holder_is_dead
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, NoSuchRun, Storage, Superseded
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, RECONCILIATION, Draft, Event
-from orchestra.model.history import State, WorkerRecord
+from orchestra.model.history import ENDED, State, WorkerRecord
 from orchestra.model.owner import Holder
 from orchestra.model.snapshot import WorkerView, facts
+from orchestra.model.trail import Result
+from orchestra.model.verdict import Verdict
 from orchestra.store import lock
 from orchestra.store.eventlog import Repair
 from orchestra.store.layout import Layout
-from orchestra.store.publish import publish
+from orchestra.store.publish import is_litter, publish
 
 LOCK_TTL_S = 60.0
 
@@ -79,9 +81,17 @@ class Conductor(Observer):
         self.open()
         self.epoch = self.history.epoch + 1
         if freed is not None:
+            self._clear_litter(freed.process.pid)
             note = {"holder": freed.to_json(), "reason": "its holder is dead"}
             self.record([Draft(ALERTS, "lock_taken_over", note)])
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
+
+    def _clear_litter(self, pid: int) -> None:
+        """Files that the dead holder was building."""
+        for name in os.listdir(self.layout.run_dir):
+            if is_litter(name, pid):
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self.layout.run_dir}/{name}")
 
     def _repair_log(self) -> None:
         probe = Observer(self.layout, self.backend)
@@ -107,10 +117,8 @@ class Conductor(Observer):
         drafts = []
         for record in list(self.history.workers.values()):
             view = self.view(record, conducted=False)
-            if view.leftovers:
-                self._end_leftovers(view)
-            if view.ended:
-                self._publish_result(record)
+            if view.ended and record.state not in ENDED:
+                self._publish_result(view)
             if view.gap and record.state == State.SPAWNING:
                 who = {"worker": record.name, "attempt": record.attempt}
                 drafts.append(
@@ -119,18 +127,22 @@ class Conductor(Observer):
                 self.recovered.append({"what": "half_done_spawn", "worker": record.name, "gap": view.gap})
             drafts += facts(view)
         self.record(drafts)
+        for record in [r for r in self.history.workers.values() if r.leftovers]:
+            self._end_leftovers(record)
 
-    def _publish_result(self, record: WorkerRecord) -> None:
-        """A launcher killed between writing its result and telling it under the flat name."""
+    def _publish_result(self, view: WorkerView) -> None:
+        """Tell it under the flat name where the launcher did not live to do so."""
+        record = view.record
         flat, own = self.layout.result(record.name), self.layout.attempt_result(record.name, record.attempt)
-        if not os.path.exists(flat):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the log has it; the files are for people
+            if view.verdict == Verdict.LOST:
+                publish(flat, json.dumps(lost_result(view).to_json()).encode() + b"\n", durable=False)
+            elif not os.path.exists(flat):
                 os.link(own, flat)
 
-    def _end_leftovers(self, view: WorkerView) -> None:
-        record = view.record
+    def _end_leftovers(self, record: WorkerRecord) -> None:
         living = self.backend.end(record.token, None, grace_s=2.0)
-        note = {"worker": record.name, "attempt": record.attempt, "pids": list(view.leftovers)}
+        note = {"worker": record.name, "attempt": record.attempt, "pids": list(record.leftovers)}
         if living:
             note["still_alive"] = [p.pid for p in living]
         self.record([Draft(ALERTS, "leftovers_ended", note)])
@@ -180,6 +192,21 @@ class Conductor(Observer):
         data = json.dumps(state, ensure_ascii=True, indent=1).encode() + b"\n"
         with contextlib.suppress(OSError):
             publish(self.layout.state, data, durable=False)
+
+
+def lost_result(view: WorkerView) -> Result:
+    """What the launcher would have written, had it lived."""
+    return Result(
+        view.record.name,
+        view.record.attempt,
+        "failed",
+        view.verdict,
+        view.reason,
+        None,
+        None,
+        view.started_at,
+        clock.now(),
+    )
 
 
 def log_damaged(repairs: list[Repair]) -> list[Draft]:

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from orchestra.engine.conduct import Conductor
+from orchestra.engine.fanout import FanOut
 from orchestra.engine.request import wanted_of
 from orchestra.engine.retry import retry
-from orchestra.engine.spawn import FanOut, candidates, intend, sort_out
+from orchestra.engine.spawn import candidates, intend, sort_out
 from orchestra.engine.wait import Scope, wait
 from orchestra.host import clock
 from orchestra.model.history import State, WorkerRecord

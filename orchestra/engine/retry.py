@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestra.engine.conduct import Conductor
-from orchestra.engine.spawn import FanOut, SpawnReport, already_row
+from orchestra.engine.fanout import FanOut, SpawnReport
+from orchestra.engine.spawn import already_row
 from orchestra.errors import Usage
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State

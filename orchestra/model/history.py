@@ -59,6 +59,7 @@ class WorkerRecord(NamedTuple):
     retry: str | None = None
     failures: tuple[dict[str, Any], ...] = ()  # how earlier attempts ended
     stalled: bool = False
+    leftovers: tuple[int, ...] = ()  # PIDs of a lost attempt that lived on, until they are ended
 
 
 class History:
@@ -207,7 +208,14 @@ def _ended(history: History, event: Event) -> None:
             started_at=data.get("started_at") or record.started_at,
             ended_at=data.get("ended_at"),
             retry=data.get("retry"),
+            leftovers=tuple(data.get("leftovers", ())),
         )
+
+
+def _leftovers_ended(history: History, event: Event) -> None:
+    record = history.workers.get(event.data.get("worker", ""))
+    if record is not None and record.attempt == event.data.get("attempt"):
+        history.workers[record.name] = record._replace(leftovers=tuple(event.data.get("still_alive", ())))
 
 
 def _stalled(history: History, event: Event) -> None:
@@ -232,5 +240,6 @@ _FOLDS = {
     "deferred": _deferred,
     "ended": _ended,
     "stalled": _stalled,
+    "leftovers_ended": _leftovers_ended,
     "seat_taken": _seat_taken,
 }

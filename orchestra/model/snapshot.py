@@ -117,6 +117,7 @@ def _from_record(record: WorkerRecord) -> WorkerView:
         started_at=record.started_at,
         ended_at=record.ended_at,
         retry=record.retry if failed else None,
+        leftovers=record.leftovers,
     )
 
 
@@ -212,6 +213,7 @@ def ending(view: WorkerView) -> dict[str, Any]:
         "started_at": view.started_at,
         "ended_at": view.ended_at,
         "retry": view.retry,
+        **({"leftovers": list(view.leftovers)} if view.leftovers else {}),
     }
 
 

@@ -6,7 +6,8 @@ What must stay true:
   never deleted, gone with its holder) is held. So nobody judges a lock half-made.
 * The holder's identity is written before the directory is made, and moved into it: a
   taker that dies in between leaves a claim by which it can be judged.
-* A lock goes away by a rename, so there is no instant in which it is there but empty.
+* A lock goes away by a rename, so there is no instant in which it is there but empty,
+  and only while the guard is held.
 * Only a holder that is proved dead loses its lock to somebody else. A lock that does not
   say whose it is stays: that takes `orchestra unlock`.
 """
@@ -85,9 +86,13 @@ def _sign(layout: Layout) -> None:
 
 
 def release(layout: Layout, token: str) -> None:
-    """Let go, if the lock is still ours."""
-    if is_mine(layout, token):
-        with contextlib.suppress(OSError):
+    """Let go, if the lock is still ours.
+
+    Under the guard: else a taker that has read our name may see us gone before it removes
+    the lock, and we may remove the lock of whoever forced us out after we looked.
+    """
+    with contextlib.suppress(OSError), _guard(layout):
+        if is_mine(layout, token):
             _remove(layout)
 
 

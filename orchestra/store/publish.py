@@ -1,48 +1,104 @@
-"""Files that appear whole or not at all: build under a dotted name, sync, rename."""
+"""Files that appear whole or not at all: build under a dotted name, sync, rename.
+
+What must stay true: no file has its name before its bytes are on disk, and the files of one
+owner get their names in the order in which they were added.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Staged(NamedTuple):
+    owner: str
+    temporary: str
+    path: str
+    fd: int
+
+
+class Staging:
+    """Files built beside their places, published together: one wait for the disk serves them all.
+
+    A file belongs to an owner. What goes wrong with one owner's files stops all of that
+    owner's, and nobody else's.
+    """
+
+    def __init__(self) -> None:
+        self._staged: list[Staged] = []
+
+    def add(self, owner: str, path: str, data: bytes, mode: int = 0o600) -> None:
+        """Build one file. Raises OSError, with all of this owner's files given up."""
+        directory, name = os.path.split(path)
+        temporary = f"{directory}/.{name}.{os.getpid()}.new"
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+            self._staged.append(Staged(owner, temporary, path, fd))
+            write_all(fd, data)
+        except BaseException:
+            self.give_up(owner)
+            raise
+
+    def publish(self, *, durable: bool = True) -> dict[str, OSError]:
+        """Give every file its name; returns what went wrong, by owner."""
+        errors: dict[str, OSError] = {}
+        try:
+            if durable:
+                self._sync(errors)
+            for staged in self._staged:
+                if staged.owner not in errors:
+                    with _noting(errors, staged.owner):
+                        os.rename(staged.temporary, staged.path)
+            if durable:
+                for directory in {os.path.dirname(s.path) for s in self._staged}:
+                    owners = {s.owner for s in self._staged if os.path.dirname(s.path) == directory}
+                    with _noting(errors, *owners):
+                        sync_directory(directory)
+        finally:
+            for owner in {s.owner for s in self._staged}:
+                self.give_up(owner)
+        return errors
+
+    def _sync(self, errors: dict[str, OSError]) -> None:
+        # Once all of them are being written, the first sync commits the journal for the others.
+        for staged in self._staged:
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(staged.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        for staged in self._staged:
+            if staged.owner not in errors:
+                with _noting(errors, staged.owner):
+                    os.fsync(staged.fd)
+
+    def give_up(self, owner: str) -> None:
+        """Close this owner's files, and remove those that have no name yet."""
+        for staged in [s for s in self._staged if s.owner == owner]:
+            self._staged.remove(staged)
+            os.close(staged.fd)
+            with contextlib.suppress(OSError):
+                os.unlink(staged.temporary)
+
+
+@contextlib.contextmanager
+def _noting(errors: dict[str, OSError], *owners: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        errors.update(dict.fromkeys(owners, error))
 
 
 def publish(path: str, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Put `data` at `path` whole, replacing what was there. Raises OSError, leaving no litter."""
-    publish_all([(path, data, mode)], durable=durable)
+    staging = Staging()
+    staging.add("", path, data, mode)
+    for error in staging.publish(durable=durable).values():
+        raise error
 
 
-def publish_all(files: list[tuple[str, bytes, int]], *, durable: bool = True) -> None:
-    """Publish several files of one directory: (path, data, mode), in this order.
-
-    They are renamed into place one after the other once all of them are on disk; two
-    commits of the file system's journal serve them all.
-    """
-    staged: list[tuple[str, str]] = []
-    try:
-        descriptors: list[int] = []
-        try:
-            for path, data, mode in files:
-                directory, name = os.path.split(path)
-                temporary = f"{directory}/.{name}.{os.getpid()}.new"
-                staged.append((temporary, path))
-                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-                descriptors.append(fd)
-                write_all(fd, data)
-            if durable:
-                for fd in descriptors:
-                    os.fsync(fd)
-        finally:
-            for fd in descriptors:
-                os.close(fd)
-        for temporary, path in staged:
-            os.rename(temporary, path)
-        if durable:
-            sync_directory(os.path.dirname(files[0][0]))
-    except BaseException:
-        for temporary, _ in staged:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise
+def is_litter(name: str, pid: int) -> bool:
+    """Whether a file was being built by this process, which did not live to publish it."""
+    return name.startswith(".") and name.endswith(f".{pid}.new")
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -53,7 +109,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -9,9 +9,10 @@ import typer
 from orchestra.cli.options import NoThrottle, Run, session_of
 from orchestra.cli.outcome import spawn_answer
 from orchestra.engine.conduct import conduct
+from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
 from orchestra.engine.request import Request, resolve
-from orchestra.engine.spawn import SpawnReport, preview, spawn
+from orchestra.engine.spawn import preview, spawn
 
 
 def spawn_(

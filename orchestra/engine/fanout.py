@@ -1,0 +1,288 @@
+"""One batch of workers: each tried in its own right, each in exactly one bucket.
+
+(host clear?) ─► brief ─► prompt ─► launcher ─► process ─► sign of life
+   └─ no: deferred              └──── whatever fails: failed ────┘
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from orchestra.backend.base import Batch, Launch
+from orchestra.engine.conduct import Conductor
+from orchestra.engine.paper import encoded, stage_trail
+from orchestra.errors import Storage, Superseded
+from orchestra.host import clock
+from orchestra.model.event import OBSERVATIONS, Draft
+from orchestra.model.history import State, WorkerRecord
+from orchestra.model.snapshot import WorkerView, ending, facts
+from orchestra.model.throttle import HostLoad, Signal, describe, limits_from, pressure
+from orchestra.model.trail import Result, parse_mark
+from orchestra.model.verdict import Retry, Verdict
+from orchestra.store.publish import Staging, publish, read_text
+
+SIGN_OF_LIFE_S = 30.0  # a launcher that shows none by then is ended
+GROUP = 16  # how many trails wait for the disk together
+
+
+class SpawnReport(NamedTuple):
+    spawned: list[dict[str, Any]]
+    deferred: list[dict[str, Any]]
+    failed: list[dict[str, Any]]
+    already: list[dict[str, Any]]
+
+
+class Outcome(NamedTuple):
+    """Where one worker ended up, and the fact that says so."""
+
+    bucket: str  # spawned, deferred, failed
+    answer: dict[str, Any]
+    draft: Draft | None
+
+
+class FanOut:
+    """One batch. Outcomes are recorded at its end, whatever happens in between."""
+
+    def __init__(
+        self, conductor: Conductor, *, throttled: bool, look: Callable[[], HostLoad] | None = None
+    ) -> None:
+        self.conductor = conductor
+        self.layout = conductor.layout
+        self.throttled = throttled
+        self._look = look
+        self.at_work = 0
+        self.outcomes: dict[str, Outcome] = {}
+        self.pending: dict[str, Pending] = {}
+        self.batch: Batch | None = None
+
+    def run(self, records: list[WorkerRecord]) -> SpawnReport:
+        if records:
+            self.at_work = sum(
+                1
+                for record in self.conductor.history.workers.values()
+                if record.state == State.RUNNING
+                and not self.conductor.view(record, conducted=False, stall=False).ended
+            )
+            try:
+                for start in range(0, len(records), GROUP):
+                    self.try_group(records[start : start + GROUP])
+                self.await_signs()
+            except BaseException as cut_short:
+                self.excuse(records, cut_short)
+                raise
+            finally:
+                if self.batch is not None:
+                    self.batch.close()
+                self.conductor.record([o.draft for o in self.outcomes.values() if o.draft])
+        rows: dict[str, list[dict[str, Any]]] = {"spawned": [], "deferred": [], "failed": []}
+        for record in records:
+            outcome = self.outcomes[record.name]
+            rows[outcome.bucket].append(outcome.answer)
+        return SpawnReport(rows["spawned"], rows["deferred"], rows["failed"], [])
+
+    # --- a few workers, each in its own right -------------------------------------------------
+
+    def try_group(self, records: list[WorkerRecord]) -> None:
+        """Write the trails of a few workers, wait once for the disk, start them."""
+        staging = Staging()
+        staged = [record for record in records if self.stage(record, staging)]
+        errors = staging.publish()
+        for record in staged:
+            with self.in_its_own_right(record):
+                if record.name in errors:
+                    raise errors[record.name]
+                self.conductor.check_still_mine()
+                self.start(record)
+        self.collect(0)
+
+    def stage(self, record: WorkerRecord, staging: Staging) -> bool:
+        """Ask the host, then write; False where the worker has found its bucket by that."""
+        with self.in_its_own_right(record):
+            spoke = self.pressure(record)
+            if spoke:
+                self.defer(record, describe(spoke), [s.to_json() for s in spoke])
+                return False
+            stage_trail(self.conductor, record, staging)
+            self.at_work += 1
+            return True
+        return False
+
+    def start(self, record: WorkerRecord) -> None:
+        """Order its launcher. Raises OSError."""
+        if self.batch is None:
+            self.batch = self.conductor.backend.batch()
+        name, layout = record.name, self.layout
+        log = layout.launcher_log(name, record.attempt)
+        self.batch.launch(Launch(name, layout.launcher(name), log, record.entry.timeout_s or 0))
+        self.pending[name] = Pending(record, clock.monotonic() + SIGN_OF_LIFE_S)
+
+    @contextlib.contextmanager
+    def in_its_own_right(self, record: WorkerRecord) -> Iterator[None]:
+        """What goes wrong with one worker is its own failure, and nobody else's."""
+        try:
+            yield
+        except Storage as error:
+            self.fail(record, error.message, retry=Retry.LATER)
+        except OSError as error:
+            problem = Storage.from_os(f"start {record.name}", error.filename or self.layout.run_dir, error)
+            self.fail(record, problem.message, retry=Retry.LATER)
+        except ValueError as error:
+            self.fail(record, str(error))
+
+    def pressure(self, record: WorkerRecord) -> list[Signal]:
+        if not self.throttled:
+            return []
+        if self._look is None:
+            from orchestra.host.load import look  # psutil: only where it is used
+
+            self._look = look
+        return pressure(self._look(), self.at_work, limits_from(record.entry.throttle))
+
+    # --- signs of life --------------------------------------------------------------------
+
+    def collect(self, timeout_s: float) -> None:
+        """Hear what is new of the launchers that were ordered."""
+        for news in self.batch.news(timeout_s) if self.batch else ():
+            pending = self.pending.get(news.name)
+            if pending is None:
+                continue
+            if news.sign_of_life:
+                del self.pending[news.name]
+                self.succeed(pending.record)
+            elif news.errno is not None:
+                del self.pending[news.name]
+                why = os.strerror(news.errno)
+                self.fail(pending.record, f"no process could be had for it: {why}", retry=Retry.LATER)
+            else:
+                self.pending[news.name] = pending._replace(pid=news.pid)
+
+    def await_signs(self) -> None:
+        while self.pending and self.batch:
+            self.collect(0.02)
+            dead = [p.record for p in self.pending.values() if self.batch.ended(p.pid)]
+            self.collect(0)  # a sign may have come just before the end
+            for record in dead:
+                if self.pending.pop(record.name, None):
+                    self.settle_dead(record)
+            for pending in [p for p in self.pending.values() if clock.monotonic() > p.deadline]:
+                del self.pending[pending.record.name]
+                self.give_up(pending.record)
+
+    def succeed(self, record: WorkerRecord) -> None:
+        text = read_text(self.layout.mark(record.name))
+        mark = parse_mark(text) if text else None
+        process = mark.process if mark else None
+        draft = Draft(
+            OBSERVATIONS,
+            "spawned",
+            {
+                **who(record),
+                **(process.to_json() if process else {}),
+                "started_at": mark.started_at if mark else None,
+            },
+        )
+        answer = {
+            "name": record.name,
+            "attempt": record.attempt,
+            "pid": process.pid if process else None,
+        }
+        self.outcomes[record.name] = Outcome("spawned", answer, draft)
+
+    def settle_dead(self, record: WorkerRecord) -> None:
+        """A launcher ended without a sign: another had claimed the attempt, or it failed."""
+        view = self.conductor.view(record, conducted=False)
+        if view.state in (State.RUNNING, State.STALLED, State.DONE):
+            self.outcomes[record.name] = Outcome(
+                "spawned",
+                {"name": record.name, "attempt": record.attempt, "pid": view.process and view.process.pid},
+                next(iter(facts(view)), None),
+            )
+        elif view.ended:
+            self.outcomes[record.name] = Outcome("failed", failed_row(view), facts(view)[0])
+        else:
+            said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or "it said nothing"
+            self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)
+
+    def give_up(self, record: WorkerRecord) -> None:
+        text = read_text(self.layout.mark(record.name))
+        mark = parse_mark(text) if text else None
+        self.conductor.backend.end(record.token, mark.process if mark else None, grace_s=0.5)
+        self.fail(record, f"no sign of life within {SIGN_OF_LIFE_S:g} s; ended", retry=Retry.NOW)
+
+    # --- outcomes ---------------------------------------------------------------------------
+
+    def defer(self, record: WorkerRecord, reason: str, signals: list[dict[str, Any]]) -> None:
+        draft = Draft(OBSERVATIONS, "deferred", {**who(record), "reason": reason, "signals": signals})
+        answer = {"name": record.name, "reason": reason, "signals": signals}
+        self.outcomes[record.name] = Outcome("deferred", answer, draft)
+        result = Result(record.name, record.attempt, "throttled", None, reason, None, None, None, clock.now())
+        with contextlib.suppress(OSError):  # the log has it; the file is for people
+            publish(self.layout.brief(record.name), encoded(record.entry.brief), durable=False)
+            publish(self.layout.result(record.name), json_line(result.to_json()), durable=False)
+
+    def fail(self, record: WorkerRecord, reason: str, *, retry: Retry = Retry.NEVER) -> None:
+        view = WorkerView(
+            record,
+            State.FAILED,
+            verdict=Verdict.SPAWN_ERROR,
+            reason=reason,
+            ended_at=clock.now(),
+            retry=retry,
+        )
+        draft = Draft(OBSERVATIONS, "ended", {**who(record), **ending(view)})
+        self.outcomes[record.name] = Outcome("failed", failed_row(view), draft)
+        result = Result(
+            record.name,
+            record.attempt,
+            "failed",
+            Verdict.SPAWN_ERROR,
+            reason,
+            None,
+            None,
+            None,
+            view.ended_at,
+        )
+        with contextlib.suppress(OSError):
+            publish(self.layout.result(record.name), json_line(result.to_json()), durable=False)
+
+    def excuse(self, records: list[WorkerRecord], cut_short: BaseException) -> None:
+        """The batch was cut short: who was not tried is deferred; who was started is looked at next time."""
+        if isinstance(cut_short, Superseded):
+            return  # the run is somebody else's now
+        why = type(cut_short).__name__ if not isinstance(cut_short, KeyboardInterrupt) else "an interrupt"
+        for record in records:
+            if record.name not in self.outcomes and record.name not in self.pending:
+                self.defer(record, f"not tried: the spawn was cut short by {why}", [])
+
+
+class Pending(NamedTuple):
+    """A launcher that was ordered and has not shown a sign of life yet."""
+
+    record: WorkerRecord
+    deadline: float
+    pid: int | None = None
+
+
+def who(record: WorkerRecord) -> dict[str, Any]:
+    return {"worker": record.name, "attempt": record.attempt}
+
+
+def failed_row(view: WorkerView) -> dict[str, Any]:
+    at = {"line": view.sentinel.line, "command": view.sentinel.command} if view.sentinel else {}
+    return {
+        "name": view.record.name,
+        "attempt": view.record.attempt,
+        **at,
+        "verdict": view.verdict,
+        "reason": view.reason,
+        "exit_code": view.exit_code,
+        "retry": view.retry,
+    }
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"

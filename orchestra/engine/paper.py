@@ -1,0 +1,117 @@
+"""A worker's paper trail: what is written, in order, before its process starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from orchestra.engine.conduct import Conductor
+from orchestra.model.history import WorkerRecord
+from orchestra.model.launcher import LaunchOrder, render, takes_prompt_text
+from orchestra.model.trail import parse_mark
+from orchestra.store.publish import Staging, read_text, write_all
+
+GRACE_S = 10.0
+RESERVE = b" " * 4095 + b"\n"
+MAX_ARGUMENT = 128 * 1024 - 1  # MAX_ARG_STRLEN of Linux, with its NUL
+
+
+def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) -> None:
+    """Brief, prompt, launcher, ready to be published. Raises OSError, and ValueError for a prompt that
+    fits nowhere.
+    """
+    name, attempt, layout = record.name, record.attempt, conductor.layout
+    if attempt > 1:
+        archive(conductor, record)
+    order = launch_order(conductor, record)
+    prompt = prompt_text(record, layout.out(name))
+    check_fits(order.command, prompt)
+    make_directories(
+        f"{layout.run_dir}/attempts",
+        os.path.dirname(layout.attempt(name, attempt)),
+        layout.attempt(name, attempt),
+        layout.out(name),
+        order.tmp_dir,
+    )
+    for path in (layout.result(name), layout.sentinel(name)):  # a deferral's, or an earlier attempt's
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    reserve(layout.attempt_reserve(name, attempt))
+    staging.add(name, layout.brief(name), encoded(record.entry.brief))
+    staging.add(name, layout.prompt(name), encoded(prompt))
+    staging.add(name, layout.launcher(name), render(order).encode("ascii"), 0o700)
+
+
+def launch_order(conductor: Conductor, record: WorkerRecord) -> LaunchOrder:
+    entry = record.entry
+    return LaunchOrder(
+        worker=record.name,
+        attempt=record.attempt,
+        token=record.token,
+        run_dir=conductor.layout.run_dir,
+        cwd=entry.cwd or conductor.history.base,
+        command=entry.command or (),
+        env=entry.env,
+        expect=tuple((e.file, e.min_bytes) for e in entry.expect),
+        timeout_s=entry.timeout_s or 0,
+        grace_s=GRACE_S,
+        tmp_dir=os.path.join(os.environ.get("TMPDIR") or "/tmp", f"orc-{record.token}"),
+    )
+
+
+def prompt_text(record: WorkerRecord, out: str) -> str:
+    """What the worker is really given: its brief, and where to put what is expected of it."""
+    files = [e.file for e in record.entry.expect if e.file is not None]
+    if not files:
+        return record.entry.brief
+    names = "".join(f"- {out}/{file}\n" for file in files)
+    return f"{record.entry.brief.rstrip()}\n\nWhen you are done, these files must be there:\n{names}"
+
+
+def check_fits(command: tuple[str, ...], prompt: str) -> None:
+    """A prompt in the argv is bounded by the kernel, whose own error would name no cause."""
+    size = len(encoded(prompt))
+    if takes_prompt_text(command) and size > MAX_ARGUMENT - max(map(len, command)):
+        raise ValueError(
+            f"its prompt has {size} bytes, more than one argument may have ({MAX_ARGUMENT}): "
+            "use {prompt_file}, or leave {prompt} out and read standard input"
+        )
+    if takes_prompt_text(command) and "\0" in prompt:
+        raise ValueError("its prompt holds a NUL byte, which no argument can: use {prompt_file}")
+
+
+def archive(conductor: Conductor, record: WorkerRecord) -> None:
+    """Move the files of the attempt before aside. Done twice, it does nothing more.
+
+    A file whose place in the archive is taken was moved by an earlier try, so what has its
+    flat name now belongs to the current attempt.
+    """
+    layout, before = conductor.layout, record.attempt - 1
+    text = read_text(layout.mark(record.name))
+    mark = parse_mark(text) if text else None
+    if mark is not None and mark.attempt == record.attempt:
+        return
+    os.makedirs(layout.attempt(record.name, before), 0o700, exist_ok=True)
+    for flat, aside in layout.archived(record.name, before):
+        if not os.path.lexists(aside):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(flat, aside)
+
+
+def make_directories(*paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+
+def reserve(path: str) -> None:
+    """Space for the result: written over in place when the disk has none left."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, RESERVE)
+    finally:
+        os.close(fd)
+
+
+def encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
