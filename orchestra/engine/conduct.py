@@ -20,13 +20,13 @@ from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, RECONCILIATION, Draft, Event
 from orchestra.model.history import ENDED, State, WorkerRecord
 from orchestra.model.owner import Holder
-from orchestra.model.snapshot import WorkerView, facts
-from orchestra.model.trail import Result
+from orchestra.model.snapshot import facts
+from orchestra.model.trail import Result, parse_mark
 from orchestra.model.verdict import Verdict
 from orchestra.store import lock
 from orchestra.store.eventlog import Repair
 from orchestra.store.layout import Layout
-from orchestra.store.publish import is_litter, publish
+from orchestra.store.publish import is_litter, publish, read_text
 
 LOCK_TTL_S = 60.0
 
@@ -117,8 +117,8 @@ class Conductor(Observer):
         drafts = []
         for record in list(self.history.workers.values()):
             view = self.view(record, conducted=False)
-            if view.ended and record.state not in ENDED:
-                self._publish_result(view)
+            if view.ended and record.state not in ENDED and view.verdict != Verdict.LOST:
+                self._publish_result(record)
             if view.gap and record.state == State.SPAWNING:
                 who = {"worker": record.name, "attempt": record.attempt}
                 drafts.append(
@@ -129,16 +129,34 @@ class Conductor(Observer):
         self.record(drafts)
         for record in [r for r in self.history.workers.values() if r.leftovers]:
             self._end_leftovers(record)
+        for record in self.history.workers.values():
+            if record.verdict == Verdict.LOST and not os.path.exists(self.layout.result(record.name)):
+                self._bury(record)
 
-    def _publish_result(self, view: WorkerView) -> None:
-        """Tell it under the flat name where the launcher did not live to do so."""
-        record = view.record
+    def _publish_result(self, record: WorkerRecord) -> None:
+        """Under the flat name, where the launcher was killed just before it would have done so."""
         flat, own = self.layout.result(record.name), self.layout.attempt_result(record.name, record.attempt)
-        with contextlib.suppress(OSError):  # the log has it; the files are for people
-            if view.verdict == Verdict.LOST:
-                publish(flat, json.dumps(lost_result(view).to_json()).encode() + b"\n", durable=False)
-            elif not os.path.exists(flat):
+        with contextlib.suppress(OSError):
+            if not os.path.exists(flat):
                 os.link(own, flat)
+
+    def _bury(self, record: WorkerRecord) -> None:
+        """Write what a lost launcher would have written, and clear away what it would have."""
+        result = Result(
+            record.name,
+            record.attempt,
+            "failed",
+            record.verdict,
+            record.reason,
+            None,
+            None,
+            record.started_at,
+            record.since,
+        )
+        clear_away(self.layout, record)
+        with contextlib.suppress(OSError):  # the log has it; the file is for people
+            data = json.dumps(result.to_json()).encode() + b"\n"
+            publish(self.layout.result(record.name), data, durable=False)
 
     def _end_leftovers(self, record: WorkerRecord) -> None:
         living = self.backend.end(record.token, None, grace_s=2.0)
@@ -194,19 +212,21 @@ class Conductor(Observer):
             publish(self.layout.state, data, durable=False)
 
 
-def lost_result(view: WorkerView) -> Result:
-    """What the launcher would have written, had it lived."""
-    return Result(
-        view.record.name,
-        view.record.attempt,
-        "failed",
-        view.verdict,
-        view.reason,
-        None,
-        None,
-        view.started_at,
-        clock.now(),
-    )
+def clear_away(layout: Layout, record: WorkerRecord) -> None:
+    """Remove what a launcher removes at its end: the worker's TMPDIR, and its own notes."""
+    import shutil
+
+    text = read_text(layout.mark(record.name))
+    mark = parse_mark(text) if text else None
+    if mark and mark.attempt == record.attempt and os.path.basename(mark.tmp_dir) == tmp_name(record.token):
+        shutil.rmtree(mark.tmp_dir, ignore_errors=True)
+    for note in ("reserve", "jobs", "grace"):
+        with contextlib.suppress(OSError):
+            os.unlink(f"{layout.attempt(record.name, record.attempt)}/{note}")
+
+
+def tmp_name(token: str) -> str:
+    return f"orc-{token}"
 
 
 def log_damaged(repairs: list[Repair]) -> list[Draft]:

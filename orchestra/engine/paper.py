@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from orchestra.engine.conduct import Conductor
+from orchestra.engine.conduct import Conductor, clear_away, tmp_name
 from orchestra.model.history import WorkerRecord
 from orchestra.model.launcher import LaunchOrder, render, takes_prompt_text
 from orchestra.model.trail import parse_mark
@@ -55,7 +55,7 @@ def launch_order(conductor: Conductor, record: WorkerRecord) -> LaunchOrder:
         expect=tuple((e.file, e.min_bytes) for e in entry.expect),
         timeout_s=entry.timeout_s or 0,
         grace_s=GRACE_S,
-        tmp_dir=os.path.join(os.environ.get("TMPDIR") or "/tmp", f"orc-{record.token}"),
+        tmp_dir=os.path.join(os.environ.get("TMPDIR") or "/tmp", tmp_name(record.token)),
     )
 
 
@@ -91,11 +91,15 @@ def archive(conductor: Conductor, record: WorkerRecord) -> None:
     mark = parse_mark(text) if text else None
     if mark is not None and mark.attempt == record.attempt:
         return
+    if mark is not None:
+        clear_away(layout, record._replace(attempt=before, token=mark.token))
     os.makedirs(layout.attempt(record.name, before), 0o700, exist_ok=True)
     for flat, aside in layout.archived(record.name, before):
-        if not os.path.lexists(aside):
-            with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
+            if not os.path.lexists(aside):
                 os.rename(flat, aside)
+            elif os.path.samefile(flat, aside):  # the result, told under two names
+                os.unlink(flat)
 
 
 def make_directories(*paths: str) -> None:

@@ -101,6 +101,7 @@ def render(order: LaunchOrder) -> str:
         f"token={order.token}",
         f"run_dir={bash_quote(order.run_dir)}",
         f"tmp_dir={bash_quote(order.tmp_dir)}",
+        f"tmp_dir_json={bash_quote(json.dumps(order.tmp_dir))}",
         f"timeout_s={timeout}   # wall clock of the attempt; 0: none",
         f"grace_s={grace}   # from SIGTERM to SIGKILL",
         "prompt_file=$run_dir/.prompt-$worker.txt",
@@ -280,8 +281,8 @@ read -r boot_id </proc/sys/kernel/random/boot_id
 read -r host </proc/sys/kernel/hostname
 stamp
 started_at=\"$now\"
-printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","token":"%s","started_at":"%s"}' \
-  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$token" "$now"
+printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
+  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$token" "$now" "$tmp_dir_json"
 set -o noclobber
 if ! : >"$mark" && [[ -e $mark ]]; then
   trap - ERR EXIT

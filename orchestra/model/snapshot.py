@@ -174,7 +174,7 @@ def _lost(record: WorkerRecord, sight: Sight, process: Process | None) -> Worker
         reason = "its launcher died as it claimed the attempt"
     if sight.leftovers:
         pids = ", ".join(map(str, sight.leftovers))
-        reason += f"; still alive of it: {pids} (the next mutating command ends them)"
+        reason += f"; its processes {pids} lived on"
     return WorkerView(
         record,
         State.FAILED,

@@ -32,6 +32,7 @@ class Mark(NamedTuple):
     token: str
     process: Process
     started_at: str
+    tmp_dir: str  # the worker's TMPDIR; the launcher removes it
 
 
 class Sentinel(NamedTuple):
@@ -79,6 +80,7 @@ def parse_mark(text: str) -> Mark | None:
         _text(data, "token"),
         process_from_json(data),
         _text(data, "started_at"),
+        _text(data, "tmp_dir"),
     )
 
 

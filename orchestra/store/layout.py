@@ -77,7 +77,7 @@ class Layout:
         """What a retry moves aside: (flat path, path in the attempt's own directory)."""
         there = self.attempt(worker, attempt)
         return [
-            (self.result(worker), f"{there}/published.json"),
+            (self.result(worker), f"{there}/result.json"),
             (self.sentinel(worker), f"{there}/spawn.error"),
             (self.log_out(worker), f"{there}/log.out"),
             (self.log_err(worker), f"{there}/log.err"),
