@@ -281,7 +281,7 @@ def measure_resident(root: Path) -> list[Row]:
     return [
         Row(
             "resident while no command runs, for 50 workers",
-            f"{len(ours)} processes, {'all bash' if not others else others}, {size:.0f} KiB private each",
+            f"{len(ours)} processes, {others if others else 'all bash'}, {size:.0f} KiB private each",
             "one bash each",
             len(ours) == 50 and not others,
         )

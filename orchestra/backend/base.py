@@ -44,6 +44,8 @@ class Batch(Protocol):
 
 
 class Backend(Protocol):
+    """A place where workers run."""
+
     def batch(self) -> Batch:
         """Raises OSError."""
 

@@ -8,6 +8,8 @@ from orchestra.model.trail import Process
 
 
 class Local:
+    """This machine as a place for workers."""
+
     def batch(self) -> Batch:
         return LocalBatch()
 
@@ -22,6 +24,8 @@ class Local:
 
 
 class LocalBatch:
+    """Launchers started together by one helper process."""
+
     def __init__(self) -> None:
         from orchestra.host.launch import Starter  # only spawn and retry start anything
 

@@ -16,7 +16,7 @@ import typer
 
 from orchestra import __version__
 from orchestra.cli.session import Session
-from orchestra.errors import BUG, USAGE, OrchestraError
+from orchestra.errors import BUG, USAGE, OrchestraError, Storage
 
 INTERRUPTED = 130
 
@@ -41,6 +41,8 @@ VERBS = {
 
 
 class Verbs(click.Group):
+    """The verbs by name, each imported when it is asked for."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
@@ -173,8 +175,10 @@ def main() -> None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
+    except OSError as error:
         code = code or 1
+        with contextlib.suppress(OSError):
+            print(f"orchestra: could not write the answer: {error.strerror}", file=sys.stderr, flush=True)
     os._exit(code)
 
 
@@ -208,6 +212,9 @@ def run(argv: list[str]) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # the system said no where nobody had thought of it
+        problem = Storage.from_os(f"carry out orchestra {session.verb}", error.filename or ".", error)
+        return tell(session, words, problem.to_json(), problem.exit_status)
     except Exception as error:
         import traceback
 
@@ -225,7 +232,7 @@ def tell(session: Session, words: list[str], error: dict[str, Any], code: int) -
     # The options may not have been read when the error came.
     if session.json is None and ("--json" in words or "--text" in words):
         session.json = "--json" in words
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # where it cannot be written, the exit status has to do
         if session.as_json:
             session.line(session.envelope({"error": error}, []))
         else:

@@ -22,6 +22,9 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
     if isinstance(observer, Conductor):
         body["recovered"] = observer.recovered
     steps = next_steps(session.words, observer.standing(), observer.history.plan)
+    failed = [row["name"] for row in report.already if row["state"] == State.FAILED]
+    if failed and not any(step.startswith("orchestra retry ") for step in steps):
+        steps.append(f"orchestra retry {session.words} {' '.join(failed)}")
 
     def text() -> None:
         from orchestra.cli.text import show_buckets

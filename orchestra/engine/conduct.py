@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ from orchestra.engine.observe import Observer, describe_lock, holder_is_dead
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, NoSuchRun, Storage, Superseded
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, RECONCILIATION, Draft, Event
-from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.history import State, WorkerRecord
 from orchestra.model.owner import Holder
 from orchestra.model.snapshot import facts
 from orchestra.model.trail import Result, parse_mark
@@ -117,7 +118,7 @@ class Conductor(Observer):
         drafts = []
         for record in list(self.history.workers.values()):
             view = self.view(record, conducted=False)
-            if view.ended and record.state not in ENDED and view.verdict != Verdict.LOST:
+            if view.ended and view.verdict != Verdict.LOST:  # also of what `wait` was the first to see
                 self._publish_result(record)
             if view.gap and record.state == State.SPAWNING:
                 who = {"worker": record.name, "attempt": record.attempt}
@@ -131,7 +132,7 @@ class Conductor(Observer):
             self._end_leftovers(record)
         for record in self.history.workers.values():
             if record.verdict == Verdict.LOST and not os.path.exists(self.layout.result(record.name)):
-                self._bury(record)
+                self.bury(record)
 
     def _publish_result(self, record: WorkerRecord) -> None:
         """Under the flat name, where the launcher was killed just before it would have done so."""
@@ -140,8 +141,8 @@ class Conductor(Observer):
             if not os.path.exists(flat):
                 os.link(own, flat)
 
-    def _bury(self, record: WorkerRecord) -> None:
-        """Write what a lost launcher would have written, and clear away what it would have."""
+    def bury(self, record: WorkerRecord) -> None:
+        """Write what a launcher that could not would have written, and clear away what it would have."""
         result = Result(
             record.name,
             record.attempt,
@@ -171,18 +172,19 @@ class Conductor(Observer):
         if narrator is None or self.history.seat == narrator:
             return
         seat, since = self.history.seat, self.history.seat_since
+        sit_anew = f"orchestra takeover {self.layout.run_id} --narrator {shlex.quote(narrator)}"
         if narrator in self.history.unseated:
             raise Superseded(
                 f"narrator {seat!r} took over run {self.layout.run_id} at {since}: "
                 f"{narrator!r} conducts it no more",
-                hint=f"if that was wrong: orchestra takeover {self.layout.run_id} --narrator {narrator}",
+                hint=f"if that was wrong: {sit_anew}",
                 seat=seat,
                 since=since,
             )
         if seat is not None:
             raise NarratorAlreadyActive(
                 f"run {self.layout.run_id} is conducted by narrator {seat!r} since {since}",
-                hint=f"if it is gone for good: orchestra takeover {self.layout.run_id} --narrator {narrator}",
+                hint=f"if it is gone for good: {sit_anew}",
                 seat=seat,
                 since=since,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -126,7 +127,7 @@ def missing(observer: Observer, record: WorkerRecord) -> list[dict[str, Any]]:
 def last_lines(path: str, lines: int, limit: int = TAIL_BYTES) -> list[str]:
     """The last lines of a file of any size, in text; empty where there is none."""
     text, _ = tail(path, lines, limit)
-    return text.splitlines()
+    return text.rstrip("\n").split("\n") if text else []
 
 
 def tail(path: str, lines: int, limit: int = TAIL_BYTES) -> tuple[str, bool]:
@@ -138,13 +139,15 @@ def tail(path: str, lines: int, limit: int = TAIL_BYTES) -> tuple[str, bool]:
             data = file.read(limit)
     except OSError:
         return "", False
-    rows = data.decode("utf-8", "replace").splitlines(keepends=True)
-    return "".join(rows[-lines:] if lines else []), size > len(data) or len(rows) > lines
+    rows = data.decode("utf-8", "replace").split("\n")
+    whole = [row + "\n" for row in rows[:-1]] + rows[-1:] * bool(rows[-1])
+    return "".join(whole[-lines:] if lines else []), size > len(data) or len(whole) > lines
 
 
 def follow(observer: Observer, name: str, path: str) -> Iterator[str]:
     """New text of a log as it comes, until the worker has ended and all is told."""
     offset, last = 0, False
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     while True:
         try:
             with open(path, "rb") as file:
@@ -154,7 +157,7 @@ def follow(observer: Observer, name: str, path: str) -> Iterator[str]:
             data = b""
         if data:
             offset += len(data)
-            yield data.decode("utf-8", "replace")
+            yield decode(data)
             continue
         if last:
             return

@@ -55,7 +55,7 @@ def launch_order(conductor: Conductor, record: WorkerRecord) -> LaunchOrder:
         expect=tuple((e.file, e.min_bytes) for e in entry.expect),
         timeout_s=entry.timeout_s or 0,
         grace_s=GRACE_S,
-        tmp_dir=os.path.join(os.environ.get("TMPDIR") or "/tmp", tmp_name(record.token)),
+        tmp_dir=os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), tmp_name(record.token)),
     )
 
 
@@ -71,11 +71,12 @@ def prompt_text(record: WorkerRecord, out: str) -> str:
 def check_fits(command: tuple[str, ...], prompt: str) -> None:
     """A prompt in the argv is bounded by the kernel, whose own error would name no cause."""
     size = len(encoded(prompt))
-    if takes_prompt_text(command) and size > MAX_ARGUMENT - max(map(len, command)):
-        raise ValueError(
-            f"its prompt has {size} bytes, more than one argument may have ({MAX_ARGUMENT}): "
-            "use {prompt_file}, or leave {prompt} out and read standard input"
-        )
+    for word in command:
+        if "{prompt}" in word and len(encoded(word.replace("{prompt}", prompt))) > MAX_ARGUMENT:
+            raise ValueError(
+                f"its prompt has {size} bytes, more than one argument may have ({MAX_ARGUMENT}): "
+                "use {prompt_file}, or leave {prompt} out and read standard input"
+            )
     if takes_prompt_text(command) and "\0" in prompt:
         raise ValueError("its prompt holds a NUL byte, which no argument can: use {prompt_file}")
 
@@ -104,8 +105,11 @@ def archive(conductor: Conductor, record: WorkerRecord) -> None:
 
 def make_directories(*paths: str) -> None:
     for path in paths:
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
 
 
 def reserve(path: str) -> None:

@@ -113,7 +113,7 @@ def worker_word(word: str) -> WorkerEntry:
     if not equals or not path:
         raise Usage(f"--worker {word!r} is no NAME=BRIEF", hint="for instance --worker Scout=scout.md")
     check_name("worker", name)
-    if not os.path.isfile(path):
+    if not os.path.exists(path) or os.path.isdir(path):
         raise Usage(
             f"the brief of {name} is not there: {path}", hint="write what the worker shall do into that file"
         )

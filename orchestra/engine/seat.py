@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestra.engine.conduct import Conductor, conduct
+from orchestra.engine.conduct import Conductor, conduct, refuse_inside_worker
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import holder_is_dead
 from orchestra.errors import HolderAlive, Storage, Usage
@@ -19,6 +19,8 @@ def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
 
     Raises HolderAlive while the holder lives (unless forced), NoSuchRun, Storage.
     """
+
+    refuse_inside_worker(who.command)
 
     def may(holder: Holder | None) -> bool:
         return force or holder is None or holder_is_dead(holder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     for name in names:
         conductor.record_of(name)
     conductor.settle()
-    chosen = names or list(conductor.history.workers)
+    chosen = list(dict.fromkeys(names)) or list(conductor.history.workers)
     views = [conductor.view(conductor.record_of(name), conducted=False) for name in chosen]
     going = [view for view in views if not view.ended and view.state != State.PLANNED]
     already = [
@@ -56,6 +57,8 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
         living = conductor.backend.end(record.token, view.process, grace_s=0.0) if view.process else []
         final = ended_view(conductor, record)
         conductor.record(facts(final) or [ended_draft(final)])
+        if not os.path.exists(conductor.layout.attempt_result(record.name, record.attempt)):
+            conductor.bury(conductor.history.workers[record.name])
         stopped.append({"name": record.name, "verdict": final.verdict, "state": final.state})
         if living:
             alive.append({"name": record.name, "pids": [p.pid for p in living]})
@@ -66,7 +69,7 @@ def tell_grace(conductor: Conductor, record: WorkerRecord, grace_s: float) -> No
     """The launcher ends its worker itself; it looks here for how long it may take."""
     with contextlib.suppress(OSError):
         path = f"{conductor.layout.attempt(record.name, record.attempt)}/grace"
-        publish(path, f"{grace_s:g}\n".encode(), durable=False)
+        publish(path, f"{grace_s:.3f}\n".encode(), durable=False)
 
 
 def await_results(conductor: Conductor, views: list[WorkerView], grace_s: float) -> None:

@@ -60,7 +60,7 @@ def record_facts(observer: Observer) -> Recorder:
 
 
 def names_in_scope(observer: Observer, scope: Scope) -> list[str]:
-    names = list(scope.names)
+    names = list(dict.fromkeys(scope.names))
     known = observer.history.workers
     planned = observer.planned() if names else {}
     for name in names:
@@ -71,7 +71,7 @@ def names_in_scope(observer: Observer, scope: Scope) -> list[str]:
                 worker=name,
             )
     if scope.phase is not None:
-        names += [n for n in observer.phase_names(scope.phase) if n in known and n not in names]
+        names += [n for n in observer.phase_names(scope.phase) if n not in names]
     elif not names:
         names = list(known)
     return names

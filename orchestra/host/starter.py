@@ -50,8 +50,8 @@ def become_launcher(
 ) -> None:
     try:
         os.setsid()
-        for signum in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-            signal.signal(signum, signal.SIG_DFL)
+        for name in ("PIPE", "XFSZ", "INT", "TERM", "HUP", "ALRM"):  # Python ignores the first two
+            signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         if seconds:

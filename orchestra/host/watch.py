@@ -44,6 +44,8 @@ class Watch:
         watch = self
 
         class Handler(FileSystemEventHandler):
+            """Hands every name on to the one who waits."""
+
             def on_any_event(self, event: FileSystemEvent) -> None:
                 watch._tell(os.fsdecode(event.dest_path or event.src_path))
 

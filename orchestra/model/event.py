@@ -14,6 +14,7 @@ Adding a field is safe; changing what one means is not: old runs keep their line
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ ALERTS = "alerts"  # what a person should know
 TOPICS = (COMMANDS, OBSERVATIONS, CONTROL, RECONCILIATION, ALERTS)
 
 _CRC = b',"crc":"'
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 _HEAD = ("op", "at", "topic", "kind", "epoch")
 
 
@@ -49,9 +51,14 @@ class Event(NamedTuple):
 
 
 def json_bytes(value: dict[str, Any]) -> bytes:
-    """One line of JSON in UTF-8. Bytes that are not UTF-8 (lone surrogates) go as escapes."""
+    """One line of JSON in UTF-8, for every reader's idea of a line.
+
+    Bytes that are not UTF-8 (lone surrogates) go as escapes, and so do the signs that some
+    readers take for the end of a line.
+    """
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return _LINE_ENDS.sub(lambda m: f"\\u{ord(m[0]):04x}", text).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
 

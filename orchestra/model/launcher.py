@@ -108,6 +108,7 @@ def render(order: LaunchOrder) -> str:
         "out=$run_dir/out-$worker",
         "stdin=" + ("/dev/null" if names_prompt(command) else "$prompt_file"),
         f"cwd={bash_quote(order.cwd)}",
+        f"path={bash_quote(order.env['PATH']) if 'PATH' in order.env else '${PATH-}'}   # the worker's",
     ]
     if takes_prompt_text(command):
         head.append("IFS= read -r -d '' prompt <\"$prompt_file\" || :")
@@ -125,7 +126,7 @@ def render(order: LaunchOrder) -> str:
         f"no_command={bash_quote(json.dumps(f'command not found or not executable: {command[0]}'))}",
         f"cannot_execute={bash_quote(json.dumps(f'the system could not execute: {command[0]}'))}",
         "environment() {",
-        *(f"  export {name}={bash_quote(value)}" for name, value in order.env.items()),
+        *(f"  unset -v {k}; export {k}={bash_quote(v)}" for k, v in order.env.items() if k != "TMPDIR"),
         "  :",
         "}",
         f"rate_limit={bash_quote(RATE_LIMIT_PATTERN)}",
@@ -187,6 +188,7 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
 fail() {   # line command status: a step of this launcher failed before the worker ran
   trap - ERR EXIT
   set +e
+  umask 077
   stamp
   json "$2"
   [[ -n $reason ]] || reason="\"the launcher failed at line $1 with status $3: ${quoted:1}"
@@ -256,22 +258,31 @@ stop_worker() {   # verdict
   end_tree
 }
 
+note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKILL
+  jobs -l 1<>"$here/jobs" || :
+}
+
 become_worker() {   # in the worker's own process; what fails here is told like all before the start
   trap - INT QUIT
   umask "$callers_umask"
   reason=$no_directory
   cd -- "$cwd"
-  reason=''
-  environment
   export ORCHESTRA_RUN_DIR=$run_dir ORCHESTRA_WORKER=$worker ORCHESTRA_ATTEMPT=$attempt
   export ORCHESTRA_OUT=$out ORCHESTRA_BRIEF=$run_dir/brief-$worker.md
   export ORCHESTRA_HEARTBEAT=$here/heartbeat ORCHESTRA_TOKEN=$token TMPDIR=$tmp_dir
   reason=$no_command
-  type -P -- "${argv[0]}" >/dev/null
+  PATH=$path type -P -- "${argv[0]}" >/dev/null
   trap '' PIPE
   printf '%s %s\n' "$worker" "$BASHPID" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see
   trap - PIPE
-  exec -- "${argv[@]}" 3>&-
+  # From here on a name like `token` or `out` is the worker's own, if its environment has one.
+  set -- "${argv[@]}"
+  mapfile -d '' -t <"/proc/$$/environ"
+  for REPLY in "${MAPFILE[@]}"; do
+    [[ ! $REPLY =~ ^([a-z_]+|POSIXLY_CORRECT)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
+  done
+  environment
+  exec -- "$@" 3>&-
 }
 
 # --- claim -------------------------------------------------------------------------------
@@ -290,6 +301,12 @@ if ! : >"$mark" && [[ -e $mark ]]; then
 fi
 set +o noclobber
 printf '%s\n' "$claim" >"$mark"
+told=''
+{ IFS= read -r told <"$run_dir/result-$worker.json"; } 2>/dev/null || :
+if [[ ${told// /} == *"\"attempt\":$attempt,\"status\":\"failed\""* ]]; then
+  trap - ERR EXIT
+  exit 75   # we come up late: the attempt has been given up
+fi
 
 # --- start -------------------------------------------------------------------------------
 [[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }
@@ -297,10 +314,11 @@ exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
 trap 'stop_worker stopped' TERM INT HUP
 trap 'stop_worker timeout' ALRM
 printf '%400s\n' '' >"$here/jobs"           # room that a full disk cannot take
-trap 'jobs -l 1<>"$here/jobs" || :' CHLD   # tells an exit with 137 from a SIGKILL
+trap note_jobs CHLD
 ( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
 pid=$!
 exec 3>&- 4>&- 5>&- 6<&-
+[[ -z $why ]] || end_tree   # we were told to stop before there was anything to stop
 if [[ -z $supervised && $timeout_s != 0 ]]; then
   { sleep "$timeout_s"; kill -ALRM $$; } &
 fi
@@ -346,7 +364,7 @@ missing() {   # reason: the first expected artefact that is not there, if any
 
 last=''
 [[ $status == 0 ]] || last_lines
-if [[ $status == 12[67] && $last == "$0: "* ]]; then
+if [[ $status =~ ^(1|12[67])$ && $last == "$0: "* ]]; then
   # A subshell whose exec fails ends on the spot, without its traps: only bash's own words tell.
   reason=$cannot_execute
   fail "$LINENO" exec "$status"

@@ -22,6 +22,8 @@ from orchestra.store.publish import sync_directory, write_all
 
 
 class EventLog:
+    """A reader of the log that remembers how far it has read, and the way to its lock."""
+
     def __init__(self, path: str, damaged_path: str) -> None:
         self.path = path
         self.damaged_path = damaged_path  # followed by .OFFSET

@@ -25,91 +25,29 @@ a worker may be hit: then it is named, with a verdict, and `orchestra retry` sta
 from __future__ import annotations
 
 import argparse
-import collections
 import compileall
-import contextlib
-import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from points import FAULTS, SWEEPS, Point, Sweep, beyond, most_calls, parse_point, points_of, was_hit
+from stage import Stage, Wrong
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-NAMES = ("W1", "W2", "W3")
-HIT_LAUNCHER = "W2"
-PATIENCE_S = 60.0  # for one command, under strace on a busy machine
-FAULTS = ("KILL", "ENOSPC", "EIO")
-# `?`: where the architecture has no such call, strace is to say nothing.
-CHANGES = ["write", "pwrite64", "writev", "pwritev", "pwritev2", "ftruncate", "fallocate", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "fsync", "fdatasync", "sync", "syncfs", "clone", "clone3", "fork", "vfork"]
-BEFORE_EXEC = ["setsid", "dup2", "dup3"]  # what only a launcher's process does before it is one
-_CALL = re.compile(r"^(?:(\d+) +)?([a-z0-9_]+)\(")
-
-
-class Sweep(NamedTuple):
-    command: str  # spawn, retry, init
-    target: str  # who is hit: narrator, starter, launcher, tree
-    faults: tuple[str, ...]
-    every: int  # --short takes each so-manieth point
-
-    @property
-    def name(self) -> str:
-        return f"{self.command}/{self.target}"
-
-
-SWEEPS = (
-    Sweep("spawn", "narrator", FAULTS, 4),
-    Sweep("spawn", "starter", FAULTS, 5),
-    Sweep("spawn", "launcher", FAULTS, 3),
-    Sweep("spawn", "tree", ("KILL",), 3),
-    Sweep("retry", "narrator", FAULTS, 12),
-    Sweep("init", "narrator", FAULTS, 9),
-)
-
-
-class Point(NamedTuple):
-    sweep: Sweep
-    fault: str
-    call: str
-    when: int
-
-    def __str__(self) -> str:
-        return f"{self.sweep.name}/{self.fault}/{self.call}/{self.when}"
-
-    def inject(self) -> str:
-        how = "signal=SIGKILL" if self.fault == "KILL" else f"error={self.fault}"
-        return f"inject={self.call}:{how}:when={self.when}"
-
-
-class Wrong(Exception):
-    """What must be true is not."""
-
-
-class Answer(NamedTuple):
-    words: str
-    code: int
-    json: dict[str, Any]
-    stdout: str
-    stderr: str
-
-    def __str__(self) -> str:
-        return (
-            f"orchestra {self.words} -> {self.code}\n  {self.stdout.strip()}\n  {self.stderr.strip()[-2000:]}"
-        )
 
 
 class Verdict(NamedTuple):
-    point: Point | None
+    point: Point
     hit: bool
     wrong: str | None
+    litter: bool
     place: Path
 
 
@@ -129,7 +67,7 @@ class Bench:
             self.templates[command] = stage.place
 
     def count(self, sweep: Sweep) -> dict[str, int]:
-        """How often each call is made, by the process that makes it most often."""
+        """How often each call is made when nothing fails."""
         stage = Stage(
             self, self.place / f"count-{sweep.command}-{sweep.target}", self.templates[sweep.command]
         )
@@ -137,310 +75,41 @@ class Bench:
         if answer.code != 0:
             raise Wrong(f"undisturbed, it failed: {answer}")
         stage.call("wait", "R", "--timeout", "40")
-        counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        for line in stage.trace().splitlines():
-            if match := _CALL.match(line):
-                counts[match[2], match[1] or ""] += 1
-        most: dict[str, int] = {}
-        for (call, _), number in counts.items():
-            most[call] = max(most.get(call, 0), number)
-        if not most:
+        stage.await_quiet()
+        counts = most_calls(stage.trace())
+        if not counts:
             raise Wrong(f"strace saw nothing of {sweep.name}: {answer}")
-        return most
-
-
-class Stage:
-    """One run in a directory of its own, and the commands over it."""
-
-    def __init__(self, bench: Bench, place: Path, template: Path | None) -> None:
-        self.bench = bench
-        self.place = place
-        self.run_dir = place / "runs" / "R"
-        self.starts = place / "runs" / "starts"  # where each worker writes who it is
-        if template is not None:
-            shutil.copytree(template, place, symlinks=True)
-        for name in ("runs", "tmp", "bin"):
-            (place / name).mkdir(parents=True, exist_ok=True)
-
-    # --- commands ---------------------------------------------------------------------------
-
-    def environment(self) -> dict[str, str]:
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("ORCHESTRA_", "_ORCHESTRA", "PYTHON"))
-        }
-        here = {"ORCHESTRA_ROOT": str(self.place / "runs"), "TMPDIR": str(self.place / "tmp")}
-        return {**kept, **here, "PYTHONPATH": str(self.bench.code)}
-
-    def execute(self, argv: list[str], words: tuple[str, ...], environment: dict[str, str]) -> Answer:
-        process = subprocess.Popen(
-            argv,
-            env=environment,
-            cwd=self.place,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        try:
-            stdout, stderr = process.communicate(timeout=PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            raise Wrong(f"orchestra {' '.join(words)} hung for {PATIENCE_S:g} s") from None
-        lines = stdout.splitlines()
-        try:
-            answer = json.loads(lines[-1]) if lines else {}
-        except ValueError:
-            answer = {}
-        return Answer(" ".join(words), process.returncode, answer, stdout, stderr)
-
-    def call(self, *words: str) -> Answer:
-        """A command in peace. Whatever happened before, a bug it may not show."""
-        answer = self.execute([sys.executable, "-m", "orchestra", *words], words, self.environment())
-        if answer.code in (70, -signal.SIGKILL) or "Traceback" in answer.stderr:
-            raise Wrong(f"a bug shows: {answer}")
-        return answer
-
-    def must(self, *words: str, codes: tuple[int, ...] = (0,)) -> Answer:
-        answer = self.call(*words)
-        if answer.code not in codes:
-            raise Wrong(f"expected exit status {codes}: {answer}")
-        return answer
-
-    # --- the command that is hit --------------------------------------------------------------
-
-    def words(self, command: str) -> tuple[str, ...]:
-        if command == "spawn":
-            return ("spawn", "R", "--from", str(self.place / "workers.json"), "--no-throttle")
-        if command == "retry":
-            return ("retry", "R", "--no-throttle")
-        return ("init", "R", "--plan", str(self.place / "plan.yaml"))
-
-    def prepare(self, command: str) -> None:
-        rows = []
-        for i, name in enumerate(NAMES):
-            says = 'echo "$ORCHESTRA_WORKER $ORCHESTRA_ATTEMPT" >>"$ORCHESTRA_RUN_DIR/../starts"'
-            script = f"{says}; sleep {0.12 * i:g}"  # some end before the next command comes, some after
-            if command == "retry":
-                script += '; [ "$ORCHESTRA_ATTEMPT" -gt 1 ]'
-            rows.append({"name": name, "brief": f"brief of {name}", "command": ["sh", "-c", script]})
-        (self.place / "workers.json").write_text(json.dumps(rows))
-        (self.place / "plan.yaml").write_text(
-            "phases:\n- name: only\n  workers:\n  - {name: P1, brief: b, command: [echo]}\n"
-        )
-        if command != "init":
-            self.must("init", "R")
-        if command == "retry":
-            self.must(*self.words("spawn"))
-            self.must("wait", "R", "--keep-going", codes=(1,))
-            self.starts.unlink()
-
-    def trace(self) -> str:
-        return "".join(p.read_text(errors="replace") for p in sorted(self.place.glob("trace*")))
-
-    def disturbed(self, sweep: Sweep, point: Point | None) -> Answer:
-        """Run the command with the point's fault; None: only watch."""
-        words = self.words(sweep.command)
-        calls = ",".join("?" + call for call in CHANGES + BEFORE_EXEC * (sweep.target == "starter"))
-        strace = [self.bench.strace, "-q", "-e", "signal=KILL", "-e", f"trace={calls}"]
-        if point is not None:
-            strace += ["-e", point.inject()]
-        argv, environment = [sys.executable, "-m", "orchestra", *words], self.environment()
-        if sweep.target == "narrator":
-            argv = [*strace, "-o", f"{self.place}/trace", *argv]
-        elif sweep.target == "starter":
-            wrapper = self.wrapper("python", [*strace, "-f", "-b", "execve"], sys.executable)
-            shim = f"import sys; sys.executable = {wrapper!r}; from orchestra.cli.main import main; main()"
-            argv = [sys.executable, "-c", shim, *words]
-        else:
-            bash = shutil.which("bash") or "/bin/bash"
-            only = f'case "$*" in *.run-{HIT_LAUNCHER}.sh*) ;; *) exec {bash} "$@" ;; esac'
-            self.wrapper("bash", strace + ["-f"] * (sweep.target == "tree"), bash, only)
-            environment["PATH"] = f"{self.place}/bin:{environment['PATH']}"
-        return self.execute(argv, words, environment)
-
-    def wrapper(self, name: str, strace: list[str], program: str, only: str = "") -> str:
-        """A program that runs another one under strace, as its child: no launcher must adopt the tracer."""
-        path = self.place / "bin" / name
-        quoted = " ".join(f"'{word}'" for word in strace)
-        path.write_text(f'#!/bin/sh\n{only}\nexec {quoted} -o "{self.place}/trace.$$" {program} "$@"\n')
-        path.chmod(0o700)
-        return str(path)
-
-    # --- what comes after it ------------------------------------------------------------------
-
-    def log_kinds(self) -> list[str]:
-        path = self.run_dir / "events.jsonl"
-        if not path.exists():
-            return []
-        kinds = []
-        for line in path.read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError):
-                kinds.append(json.loads(line)["kind"])
-        return kinds
-
-    def mend(self, point: Point, turn: int) -> None:
-        """The ordinary next commands, as a narrator would call them."""
-        command = point.sweep.command
-        if command == "init":
-            self.must(*self.words("init"))
-            self.must("spawn", "R", "--phase", "only", "--no-throttle")
-            self.must("wait", "R")
-            return
-        self.must("status", "R")
-        if turn % 4 == 3:
-            self.must("unlock", "R")
-        intended = f"{command}_intended" in self.log_kinds()
-        words = ("spawn", "R", "--no-throttle") if intended else self.words(command)
-        costs_nothing = point.sweep.target == "narrator" and point.fault == "KILL"
-        codes = (0,) if costs_nothing else (0, 1)
-        self.must(*words, codes=codes)
-        self.must("wait", "R", "--keep-going", "--timeout", "30", codes=codes)
-        for _ in range(2):
-            failed = self.must("status", "R", "--state", "failed").json["workers"]
-            if not failed:
-                break
-            for row in failed:
-                if not row["verdict"] or not row["reason"]:
-                    raise Wrong(f"{row['name']} has failed, and nobody says how: {row}")
-            self.must("retry", "R", "--no-throttle", codes=(0, 1))
-            self.must("wait", "R", "--keep-going", "--timeout", "30", codes=(0, 1))
-        again = self.must(*self.words("spawn"))
-        if again.json["spawned"] or len(again.json["already"]) != len(NAMES):
-            raise Wrong(f"the same call again was not harmless: {again}")
-
-    def check_answer(self, point: Point, answer: Answer) -> None:
-        """What a command may say whose system call failed."""
-        if answer.code == 0:
-            return
-        error = answer.json.get("error", {}).get("code")
-        failed = answer.json.get("failed")
-        if answer.code != 1 or "Traceback" in answer.stderr:
-            raise Wrong(f"no clear error: {answer}")
-        if error != "storage" and not failed and answer.stdout:
-            raise Wrong(f"neither `storage` nor a worker in `failed`: {answer}")
-        if not answer.stdout and not answer.stderr:
-            raise Wrong(f"failed in silence: {answer}")
-
-    def check(self, point: Point) -> None:
-        """What must be true in the end."""
-        names = ("P1",) if point.sweep.command == "init" else NAMES
-        status = self.must("status", "R").json
-        states = {row["name"]: (row["state"], row["attempt"]) for row in status["workers"]}
-        if {name: state for name, (state, _) in states.items()} != dict.fromkeys(names, "done"):
-            raise Wrong(f"not all are done: {states}")
-        if status["lock"]["held"] or list(self.run_dir.glob(".narrator.lock*")):
-            raise Wrong(f"a lock was left: {status['lock']}, {list(self.run_dir.glob('.narrator.lock*'))}")
-        self.check_log()
-        for name, (_, attempt) in states.items():
-            self.check_files(name, attempt)
-            if point.sweep.command == "retry":
-                self.check_archive(name)
-        if point.sweep.command != "init":
-            self.check_starts(point, states)
-
-    def check_log(self) -> None:
-        from orchestra.model.event import decode
-
-        last = 0
-        for number, line in enumerate((self.run_dir / "events.jsonl").read_bytes().splitlines(), 1):
-            event = decode(line)
-            if event is None and line.strip(b" "):
-                raise Wrong(f"line {number} of the log is damaged: {line!r}")
-            if event is not None and event.op <= last:
-                raise Wrong(f"line {number} of the log has op {event.op} after {last}")
-            last = event.op if event is not None else last
-
-    def check_files(self, name: str, attempt: int) -> None:
-        for path in (f"result-{name}.json", f"attempts/{name}/{attempt}/result.json"):
-            try:
-                result = json.loads((self.run_dir / path).read_text())
-            except (OSError, ValueError) as error:
-                raise Wrong(f"{path} cannot be read: {error}") from error
-            if (result["status"], result["attempt"]) != ("done", attempt):
-                raise Wrong(f"{path} says {result}, but attempt {attempt} is done")
-        for path in (f"brief-{name}.md", f".prompt-{name}.txt", f".run-{name}.sh", f".pid-{name}.json"):
-            if not (self.run_dir / path).is_file():
-                raise Wrong(f"{path} is missing")
-
-    def check_archive(self, name: str) -> None:
-        kept = self.run_dir / f"attempts/{name}/1"
-        files = ["result.json", "published.json", "log.out", "log.err", "out", "run.sh", "prompt.txt", "brief.md", "pid.json"]
-        missing = [file for file in files if not (kept / file).exists()]
-        if missing:
-            raise Wrong(f"the archive of {name}'s first attempt lacks {missing}")
-        result, mark = (json.loads((kept / file).read_text()) for file in ("result.json", "pid.json"))
-        if (result["status"], result["attempt"], mark["attempt"]) != ("failed", 1, 1):
-            raise Wrong(f"the archive of {name}'s first attempt holds another's files: {result}, {mark}")
-
-    def check_starts(self, point: Point, states: dict[str, tuple[str, int]]) -> None:
-        starts = collections.Counter(self.starts.read_text().splitlines())
-        twice = {who: number for who, number in starts.items() if number > 1}
-        if twice:
-            raise Wrong(f"started twice: {twice}")
-        for name, (_, attempt) in states.items():
-            if not starts[f"{name} {attempt}"]:
-                raise Wrong(f"{name} is done, but its attempt {attempt} never ran: {dict(starts)}")
-            of_this = sum(number for who, number in starts.items() if who.startswith(f"{name} "))
-            if point.sweep.target == "narrator" and of_this != 1:
-                raise Wrong(f"{name} was started {of_this} times: {dict(starts)}")
-
-    def await_quiet(self) -> None:
-        """Until nothing lives that was started here."""
-        needle = os.fsencode(f"{self.place}/")
-        deadline = time.monotonic() + 15
-        while living := list(processes_naming(needle)):
-            if time.monotonic() > deadline:
-                for pid in living:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                raise Wrong(f"processes were left: {living}")
-            time.sleep(0.02)
-
-
-def processes_naming(needle: bytes) -> Iterator[int]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            with contextlib.suppress(OSError):
-                text = (
-                    Path(f"/proc/{entry}/cmdline").read_bytes() + Path(f"/proc/{entry}/environ").read_bytes()
-                )
-                if needle in text:
-                    yield int(entry)
+        return counts
 
 
 def _no_caches(folder: str, names: list[str]) -> set[str]:
     return {name for name in names if name == "__pycache__"}
 
 
-# --- the sweep ---------------------------------------------------------------------------------
-
-
-def try_point(bench: Bench, point: Point, turn: int) -> Verdict:
+def try_point(bench: Bench, point: Point, tidy: bool) -> Verdict:
     place = bench.place / str(point).replace("/", "-")
-    hit, wrong = False, None
+    hit, wrong, litter = False, None, list[str]()
     stage = Stage(bench, place, bench.templates[point.sweep.command])
     try:
         answer = stage.disturbed(point.sweep, point)
-        trace = stage.trace()
-        hit = "INJECTED" in trace or "killed by SIGKILL" in trace
+        hit = was_hit(stage.trace())
         if not (point.fault == "KILL" and point.sweep.target == "narrator"):
             stage.check_answer(point, answer)
-        stage.mend(point, turn)
+        stage.mend(point)
         stage.await_quiet()
         # A launcher may outlive the command that was answered, and be hit after it.
-        hit = hit or "INJECTED" in stage.trace() or "killed by SIGKILL" in stage.trace()
+        hit = hit or was_hit(stage.trace())
         stage.check(point)
+        litter = stage.litter()
+        if litter and tidy:
+            wrong = f"litter was left: {litter}"
     except Wrong as error:
         wrong = str(error)
     except Exception as error:
         wrong = f"{type(error).__name__}: {error}"
     if wrong is None:
         shutil.rmtree(place, ignore_errors=True)
-    return Verdict(point, hit, wrong, place)
+    return Verdict(point, hit, wrong, bool(litter), place)
 
 
 class Progress:
@@ -448,7 +117,7 @@ class Progress:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.done = self.hit = 0
+        self.done = self.hit = self.litter = 0
         self.wrong: list[Verdict] = []
         self.started = time.monotonic()
         self.lock = threading.Lock()
@@ -457,6 +126,7 @@ class Progress:
         with self.lock:
             self.done += 1
             self.hit += verdict.hit
+            self.litter += verdict.litter
             if verdict.wrong is not None:
                 self.wrong.append(verdict)
                 print(f"\nWRONG {verdict.point}: {verdict.wrong}", file=sys.stderr)
@@ -472,70 +142,40 @@ class Progress:
         return f"killsweep: {self.done}/{self.total} points, {len(self.wrong)} wrong, {spent:.0f} s"
 
 
-def points_of(bench: Bench, sweeps: list[Sweep], faults: list[str]) -> list[Point]:
-    return [
-        Point(sweep, fault, call, when)
-        for sweep in sweeps
-        for counts in [bench.count(sweep)]
-        for fault in sweep.faults
-        if fault in faults
-        for call, most in sorted(counts.items())
-        if not (fault != "KILL" and call in BEFORE_EXEC)
-        for when in range(1, most + 1)
-    ]
-
-
-def beyond(points: list[Point]) -> list[Point]:
-    """For each call, the point behind its last one."""
-    last: dict[tuple[Sweep, str, str], Point] = {}
-    for point in points:
-        last[point.sweep, point.fault, point.call] = point
-    return [point._replace(when=point.when + 1) for point in last.values()]
-
-
-def sweep(bench: Bench, args: argparse.Namespace) -> Progress:
+def choose(bench: Bench, args: argparse.Namespace) -> list[tuple[int, Point]]:
+    """The points to try, with their numbers."""
+    if args.only:
+        return list(enumerate(map(parse_point, args.only), 1))
     chosen = [s for s in SWEEPS if not args.sweep or s.name in args.sweep]
     faults = ["KILL"] if args.kill_only else ["ENOSPC", "EIO"] if args.errors_only else list(FAULTS)
-    if args.only:
-        points = [parse_point(word) for word in args.only]
-    else:
-        points = points_of(bench, chosen, faults)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        counts = list(pool.map(bench.count, chosen))
+    points = [p for s, most in zip(chosen, counts, strict=True) for p in points_of(s, most, faults)]
     numbered = list(enumerate(points, 1))[args.from_ - 1 : args.to]
-    if args.short and not args.only:
-        numbered = [(n, p) for n, p in numbered if n % p.sweep.every == 0]
-    if args.list:
-        for number, point in numbered:
-            print(f"{number:5} {point}")
-        return Progress(0)
-    further = not (args.only or args.short or args.to or args.from_ > 1)
-    progress = Progress(len(numbered))
+    return [(n, p) for n, p in numbered if not args.short or n % p.sweep.every == 0]
+
+
+def try_all(bench: Bench, points: list[Point], args: argparse.Namespace) -> Progress:
+    progress = Progress(len(points))
     with ThreadPoolExecutor(args.jobs) as pool:
 
-        def run(batch: list[tuple[int, Point]]) -> list[Verdict]:
+        def run(batch: list[Point]) -> list[Verdict]:
             verdicts = []
-            for verdict in pool.map(lambda pair: try_point(bench, pair[1], pair[0]), batch):
+            for verdict in pool.map(lambda point: try_point(bench, point, args.tidy), batch):
                 progress.tell(verdict)
                 verdicts.append(verdict)
             return verdicts
 
-        run(numbered)
-        ahead = beyond(points) if further else []
+        verdicts = run(points)
+        for name in {v.point.sweep.name for v in verdicts}:
+            if not any(v.hit or v.wrong for v in verdicts if v.point.sweep.name == name):
+                raise Wrong(f"no point of {name} was hit: does strace inject here?")
+        whole = not (args.only or args.short or args.to or args.from_ > 1)
+        ahead = beyond(points) if whole else []
         while ahead:  # N upward until nothing is hit
             progress.total += len(ahead)
-            hits = [v.point for v in run(list(enumerate(ahead, 1))) if v.hit and v.point is not None]
-            ahead = [point._replace(when=point.when + 1) for point in hits]
+            ahead = [v.point._replace(when=v.point.when + 1) for v in run(ahead) if v.hit]
     return progress
-
-
-def parse_point(word: str) -> Point:
-    try:
-        command, target, fault, call, when = word.split("/")
-        found = next(s for s in SWEEPS if s.name == f"{command}/{target}")
-        return Point(found, fault, call, int(when))
-    except (ValueError, StopIteration):
-        raise SystemExit(
-            f"killsweep: {word!r} is no point (SWEEP/FAULT/CALL/N, as --list shows them)"
-        ) from None
 
 
 def find_strace() -> str:
@@ -565,6 +205,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--from", dest="from_", type=int, default=1, metavar="N", help="from this point on")
     parser.add_argument("--to", type=int, metavar="N", help="up to this point")
     parser.add_argument("--only", action="append", metavar="POINT", help="this very point (may be repeated)")
+    parser.add_argument("--tidy", action="store_true", help="litter that is left is a failure, too")
     parser.add_argument("--list", action="store_true", help="print the points, numbered, and do nothing")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at once (%(default)s)"
@@ -577,23 +218,25 @@ def main() -> int:
     strace = find_strace()
     place = Path(tempfile.mkdtemp(prefix="killsweep-"))
     sys.path.insert(0, str(place / "code"))
+    keep = False
     try:
-        progress = sweep(Bench(place, strace), args)
+        bench = Bench(place, strace)
+        numbered = choose(bench, args)
+        if args.list:
+            for number, point in numbered:
+                print(f"{number:5} {point}")
+            return 0
+        progress = try_all(bench, [point for _, point in numbered], args)
+        keep = bool(progress.wrong)
     except Wrong as error:
         print(f"killsweep: {error}", file=sys.stderr)
         return 1
     finally:
-        if not any(verdict.wrong for verdict in ()):
-            pass
-    if args.list:
-        shutil.rmtree(place, ignore_errors=True)
-        return 0
-    if not progress.wrong:
-        shutil.rmtree(place, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(place, ignore_errors=True)
     spent = time.monotonic() - progress.started
-    print(
-        f"killsweep: {progress.done} points ({progress.hit} hit), {len(progress.wrong)} failures, {spent:.0f} s"
-    )
+    figures = f"{progress.done} points ({progress.hit} hit), {len(progress.wrong)} failures, {spent:.0f} s"
+    print(f"killsweep: {figures}; litter left at {progress.litter}")
     return 1 if progress.wrong else 0
 
 

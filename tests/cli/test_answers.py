@@ -350,7 +350,22 @@ def test_the_overview_names_every_command_and_every_exit_status(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "verb",
-    ["init", "spawn", "status", "wait", "explain", "logs", "stop", "retry", "unlock", "takeover", "run", "list", "host", "doctor", "events", "beat"],
+    [
+        "init",
+        "spawn",
+        "status",
+        "wait",
+        "explain",
+        "logs",
+        "stop",
+        "retry",
+        "unlock",
+        "takeover",
+        "run",
+        "list",
+        "events",
+        "beat",
+    ],
 )
 def test_every_command_of_the_contract_is_there(verb: str) -> None:
     assert verb in VERBS

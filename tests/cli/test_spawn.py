@@ -202,7 +202,7 @@ EXPECTS = {
 @pytest.mark.parametrize("words", EXPECTS.values(), ids=EXPECTS.keys())
 @pytest.mark.parametrize("good", [True, False], ids=["there", "missing"])
 def test_what_is_expected_on_the_command_line_is_checked(root: Root, words: list[str], good: bool) -> None:
-    made = 'mkdir "$ORCHESTRA_OUT/deep"; printf 12345 | tee "$ORCHESTRA_OUT/report.md" "$ORCHESTRA_OUT/deep/er.md"'
+    made = 'cd "$ORCHESTRA_OUT"; mkdir deep; printf 12345 | tee report.md deep/er.md'
     root.init("r")
     brief = root.brief("W")
     command = ["sh", "-c", made if good else ":"]
@@ -437,7 +437,17 @@ def test_the_trail_is_written_in_its_order(root: Root) -> None:
 
 def test_a_result_has_every_field(root: Root) -> None:
     one(root, ["true"])
-    fields = ["worker", "attempt", "status", "verdict", "reason", "exit_code", "signal", "started_at", "ended_at"]
+    fields = [
+        "worker",
+        "attempt",
+        "status",
+        "verdict",
+        "reason",
+        "exit_code",
+        "signal",
+        "started_at",
+        "ended_at",
+    ]
     assert set(root.result("r", "W")) >= set(fields)
 
 

@@ -57,7 +57,7 @@ CASES = {
     "a line number of 429": Case(sh("echo 'main.c:429: bad' >&2; exit 1"), "exit_code", "now", 1),
     "401 on stderr": Case(sh("echo 'status 401 Unauthorized' >&2; exit 1"), "auth", "never", 1),
     "bad key on stderr": Case(sh("echo 'Invalid API key' >&2; exit 1"), "auth", "never", 1),
-    "no such command": Case({"command": ["no-such-program"]}, "spawn_error", "never", reason="no-such-program"),
+    "no such command": Case({"command": ["no-such-tool"]}, "spawn_error", "never", reason="no-such-tool"),
     "no such path": Case({"command": ["/no/such"]}, "spawn_error", "never", reason="/no/such"),
     "not executable": Case({"command": ["/etc/passwd"]}, "spawn_error", "never", reason="/etc/passwd"),
     "a directory": Case({"command": ["/etc"]}, "spawn_error", "never", reason="/etc"),
@@ -95,11 +95,16 @@ def test_a_failure_has_its_verdict_advice_and_evidence(root: Root, case: Case) -
     assert (result["status"], result["verdict"]) == ("failed", case.verdict)
 
 
-def test_a_script_with_a_bad_interpreter_is_a_spawn_error(root: Root) -> None:
+@pytest.mark.parametrize("language", ["", "de"])
+def test_a_script_with_a_bad_interpreter_is_a_spawn_error(root: Root, language: str) -> None:
     script = root.path / "tool"
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
-    row = ended(root, {"command": [str(script)]})
+    root.init("r")
+    spoken = {"LANGUAGE": language, "LANG": "C.UTF-8"}  # in which bash words its errors
+    root("spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", str(script), env=spoken)
+    root("wait", "r")
+    row = root.worker("r", "W")
     assert (row["verdict"], row["retry"]) == ("spawn_error", "never")
     assert str(script) in row["reason"]
 

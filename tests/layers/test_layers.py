@@ -44,14 +44,15 @@ def imported(module: str) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, f"orchestra.{name.name}") for name in node.names)
             else:
                 yield node.lineno, source
-        elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__"):
-            if node.args and (text := literal_start(node.args[0])):
-                yield node.lineno, text
+        elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__") and node.args:
+            yield node.lineno, literal_start(node.args[0])
 
 
 def called(node: ast.Call) -> str:
-    function = node.func
-    return getattr(function, "id", None) or getattr(function, "attr", "")
+    match node.func:
+        case ast.Name(name) | ast.Attribute(attr=name):
+            return name
+    return ""
 
 
 def literal_start(node: ast.expr) -> str:

@@ -199,7 +199,7 @@ def replayed(root: Root) -> tuple[Root, Answer]:
     rows: list[dict[str, Any]] = [
         {"name": f"W{i}", "brief": "b", "command": GATED, "throttle": calm} for i in (1, 2, 3, 4, 5)
     ]
-    rows[2]["throttle"] = {"memory_available": "64TiB"}
+    rows[2]["throttle"] = {**calm, "memory_available": "64TiB"}
     rows[3]["command"] = ["no-such-program"]
     return root, root("spawn", "replay", "--from", "-", stdin=json.dumps(rows))
 

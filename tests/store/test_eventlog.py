@@ -195,7 +195,7 @@ def test_a_log_that_is_being_repaired_again_after_a_crash_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(eventlog.os, "ftruncate", die)
+        patch.setattr(os, "ftruncate", die)
         repair(log)
     _, fresh = read_anew(log)
     (done,) = repair(fresh)
@@ -241,7 +241,7 @@ def test_a_failing_sync_leaves_the_log_as_it_was(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
-        patch.setattr(eventlog.os, call, fail)
+        patch.setattr(os, call, fail)
         append(log, AFTER)
     assert Path(log.path).read_bytes() == WHOLE
     assert append(log, AFTER)[0].op == 6

@@ -86,7 +86,9 @@ def wait_(
         show_workers(chosen[:MOST_ROWS])
         print(f"{report.outcome}: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
 
-    session.answer(body, with_cursor(steps, session.words, report.op, report.outcome), text)
+    session.answer(
+        body, with_cursor(steps, wait_again(session.words, report.op, scope), report.outcome), text
+    )
     return _STATUS[report.outcome]
 
 
@@ -94,12 +96,19 @@ MOST_ROWS = 100
 MOST_ALERTS = 10
 
 
-def with_cursor(steps: list[str], words: str, op: int, outcome: str) -> list[str]:
-    """The cursor is in `next` whatever else there is to do."""
-    wait_again = f"orchestra wait {words} --since {op}"
-    if outcome == "timeout":
-        return [wait_again, *[s for s in steps if not s.startswith("orchestra wait ")]]
-    return steps if any(s.startswith("orchestra wait ") for s in steps) else [*steps, wait_again]
+def with_cursor(steps: list[str], again: str, outcome: str) -> list[str]:
+    """The cursor is in `next` whatever else there is to do, and first where waiting goes on."""
+    rest = [step for step in steps if not step.startswith("orchestra wait ")]
+    return [again, *rest] if outcome == "timeout" or len(rest) < len(steps) else [*rest, again]
+
+
+def wait_again(words: str, op: int, scope: Scope) -> str:
+    """The same wait, from here on."""
+    parts = [f"orchestra wait {words} --since {op}"]
+    parts += [f"--phase {scope.phase}"] if scope.phase else []
+    parts += [f"--for {name}" for name in scope.names]
+    parts += ["--keep-going"] if scope.keep_going else []
+    return " ".join(parts)
 
 
 def progress(quiet: bool, observer: Observer) -> Progress:
