@@ -8,6 +8,7 @@ import signal
 from typing import Any, NamedTuple
 
 from orchestra.engine.conduct import Conductor
+from orchestra.engine.observe import Observer
 from orchestra.host import clock, process
 from orchestra.model.event import COMMANDS, OBSERVATIONS, Draft
 from orchestra.model.history import State, WorkerRecord
@@ -45,54 +46,77 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
             for v in going
         ]
     )
-    running = [view for view in going if view.process is not None]
-    for view in running:  # all at once, so that their graces run side by side
-        tell_grace(conductor, view.record, grace_s)
-        if view.process is not None:
-            process.send(view.process, signal.SIGTERM)
-    await_results(conductor, running, grace_s)
+    living = end_workers(conductor, going, grace_s)
     stopped, alive = [], []
     for view in going:
         record = view.record
-        living = conductor.backend.end(record.token, view.process, grace_s=0.0) if view.process else []
         final = ended_view(conductor, record)
         conductor.record(facts(final) or [ended_draft(final)])
         if not os.path.exists(conductor.layout.attempt_result(record.name, record.attempt)):
             conductor.bury(conductor.history.workers[record.name])
         stopped.append({"name": record.name, "verdict": final.verdict, "state": final.state})
-        if living:
-            alive.append({"name": record.name, "pids": [p.pid for p in living]})
+        if pids := living[record.name]:
+            alive.append({"name": record.name, "pids": pids})
     return StopReport(stopped, already, alive)
 
 
-def tell_grace(conductor: Conductor, record: WorkerRecord, grace_s: float) -> None:
+def stop_unrecorded(observer: Observer, names: list[str], *, grace_s: float) -> list[str]:
+    """End workers of a run that cannot be written to: their launchers keep space for their results.
+
+    Returns who was ended; nobody while a living narrator holds the run. Raises NoSuchWorker.
+    """
+    if observer.conducted():
+        return []
+    chosen = list(dict.fromkeys(names)) or list(observer.history.workers)
+    views = [observer.view(observer.record_of(name), conducted=False) for name in chosen]
+    running = [view for view in views if view.process is not None and not view.ended]
+    end_workers(observer, running, grace_s)
+    return [view.record.name for view in running]
+
+
+def end_workers(observer: Observer, views: list[WorkerView], grace_s: float) -> dict[str, list[int]]:
+    """End these and all that is theirs; returns the PIDs that could not be ended, by worker."""
+    running = [view for view in views if view.process is not None]
+    for view in running:  # all at once, so that their graces run side by side
+        tell_grace(observer, view.record, grace_s)
+        if view.process is not None:
+            process.send(view.process, signal.SIGTERM)
+    await_results(observer, running, grace_s)
+    living: dict[str, list[int]] = {view.record.name: [] for view in views}
+    for view in running:
+        left = observer.backend.end(view.record.token, view.process, grace_s=0.0)
+        living[view.record.name] = [member.pid for member in left]
+    return living
+
+
+def tell_grace(observer: Observer, record: WorkerRecord, grace_s: float) -> None:
     """The launcher ends its worker itself; it looks here for how long it may take."""
     with contextlib.suppress(OSError):
-        path = f"{conductor.layout.attempt(record.name, record.attempt)}/grace"
+        path = f"{observer.layout.attempt(record.name, record.attempt)}/grace"
         publish(path, f"{grace_s:.3f}\n".encode(), durable=False)
 
 
-def await_results(conductor: Conductor, views: list[WorkerView], grace_s: float) -> None:
+def await_results(observer: Observer, views: list[WorkerView], grace_s: float) -> None:
     """Until every launcher has ended, or the grace is over; then KILL for what they started."""
     killed = False
     deadline = clock.monotonic() + grace_s
     while True:
-        left = [v for v in views if v.process and conductor.backend.alive(v.process)]
+        left = [v for v in views if v.process and observer.backend.alive(v.process)]
         if not left or (killed and clock.monotonic() > deadline):
             return
         if not killed and clock.monotonic() > deadline:
             killed = True
             deadline += REPORT_PATIENCE_S
             for view in left:
-                kill_workers(conductor, view)
+                kill_workers(observer, view)
         clock.pause(0.02)
 
 
-def kill_workers(conductor: Conductor, view: WorkerView) -> None:
+def kill_workers(observer: Observer, view: WorkerView) -> None:
     """KILL all but the launcher, which then reports; a stopped launcher is woken for that."""
     if view.process is None:
         return
-    for member in [*conductor.backend.leftovers(view.record.token), *process.descendants(view.process)]:
+    for member in [*observer.backend.leftovers(view.record.token), *process.descendants(view.process)]:
         process.send(member, signal.SIGKILL)
     process.send(view.process, signal.SIGCONT)
 

@@ -295,7 +295,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 99), who=st.sampled_from(["worker", "launcher", "both"]))
     def kill(self, pick: int, who: str) -> None:
-        running = self.at("running", "long")
+        running = [c for c in self.at("running", "long") if ("failed", "signal") not in c.fates]
         if not running:
             return
         child = running[pick % len(running)]
@@ -501,7 +501,7 @@ class Machine(RuleBasedStateMachine):
     def nobody_was_started_twice(self) -> None:
         for file in self.starts.iterdir():
             name, attempt = file.name.rsplit(".", 1)
-            assert file.read_text() == "start\n", file.name
+            assert file.read_text() in ("", "start\n"), file.name  # empty: it is writing
             assert int(attempt) <= self.children[name].attempt
 
 

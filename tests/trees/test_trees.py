@@ -379,16 +379,6 @@ def test_the_temporary_directory_goes_with_an_attempt_whose_launcher_was_killed(
     assert not left
 
 
-@pytest.mark.xfail(
-    reason="without its launcher, only the token tells what belongs to an attempt", strict=True
-)
-def test_a_session_member_with_no_token_is_found_when_the_launcher_is_killed(trees: Trees) -> None:
-    trees.grow('env -i bash -c \'exec -a "$0-bare" sleep 300\' "$mark" &\nready; wait')
-    trees.kill_launcher()
-    trees.root("unlock", "t")
-    assert trees.alive() == []
-
-
 # --- identity -------------------------------------------------------------------------------
 
 
@@ -584,6 +574,26 @@ def test_what_was_stopped_before_it_started_cannot_start_any_more(trees: Trees) 
     assert [row["verdict"] for row in answer.json["stopped"]] == ["stopped"]
     _by_hand(script)  # a launcher that comes up late
     assert not (trees.path / "mark-W-starts").exists()
+
+
+def test_a_launcher_that_was_given_up_as_it_claimed_starts_nothing_when_it_comes_back(trees: Trees) -> None:
+    script = _abandon(trees, 'echo "$ORCHESTRA_ATTEMPT" >>"$mark-starts"; ready; leaf main')
+    mark = trees.run_dir / ".pid-W.json"
+    stops = trees.path / "stops-as-it-claims"
+    stops.write_text("trap '[[ $BASH_COMMAND != *printf*claim* || ! -e $mark ]] || kill -STOP $$' DEBUG\n")
+    env = clean_environment(BASH_ENV=str(stops))
+    with subprocess.Popen(["bash", "-o", "functrace", str(script)], env=env) as first:
+        wait_until(lambda: _state(first.pid) == "T", "the launcher's stop")
+        assert mark.read_text() == ""
+        os.utime(mark, (1, 1))  # as if it had been so for a long time
+        assert trees.root("wait", "t").json["workers"][0]["verdict"] == "lost"
+        assert trees.root("retry", "t", "--no-throttle").names("spawned") == ["W"]
+        wait_until((trees.path / "mark-W-starts").exists, "the second attempt")
+        second = mark.read_bytes()
+        os.kill(first.pid, signal.SIGCONT)
+        first.wait(timeout=30)
+    assert mark.read_bytes() == second
+    assert (trees.path / "mark-W-starts").read_text() == "2\n"
 
 
 # --- the worker's environment ---------------------------------------------------------------

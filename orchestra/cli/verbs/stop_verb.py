@@ -8,7 +8,9 @@ import typer
 
 from orchestra.cli.options import Names, Run, seconds, session_of
 from orchestra.engine.conduct import conduct
-from orchestra.engine.stop import stop
+from orchestra.engine.observe import Observer
+from orchestra.engine.stop import stop, stop_unrecorded
+from orchestra.errors import Storage
 from orchestra.model.advice import next_steps
 
 
@@ -31,8 +33,15 @@ def stop_(
     """
     session = session_of(ctx)
     layout = session.locate(run)
-    with conduct(layout, session.narrator) as conductor:
-        report = stop(conductor, names or [], grace_s=grace)
+    try:
+        with conduct(layout, session.narrator) as conductor:
+            report = stop(conductor, names or [], grace_s=grace)
+    except Storage as error:
+        ended = stop_unrecorded(Observer(layout).open(), names or [], grace_s=grace)
+        if not ended:
+            raise
+        told = f"{error.message}; all the same, these were ended: {', '.join(ended)}"
+        raise Storage(told, hint=error.hint, **error.details) from error
     steps = next_steps(session.words, conductor.standing(), conductor.history.plan)
     body = {
         "op": conductor.history.op,
