@@ -85,16 +85,20 @@ def archive(conductor: Conductor, record: WorkerRecord) -> None:
     """Move the files of the attempt before aside. Done twice, it does nothing more.
 
     A file whose place in the archive is taken was moved by an earlier try, so what has its
-    flat name now belongs to the current attempt.
+    flat name now belongs to the current attempt. An attempt without a directory of its own
+    never wrote anything: what is there belongs to the one before it.
     """
-    layout, before = conductor.layout, record.attempt - 1
+    layout = conductor.layout
     text = read_text(layout.mark(record.name))
     mark = parse_mark(text) if text else None
     if mark is not None and mark.attempt == record.attempt:
         return
+    earlier = range(record.attempt - 1, 0, -1)
+    before = next((k for k in earlier if os.path.isdir(layout.attempt(record.name, k))), None)
+    if before is None:
+        return
     if mark is not None:
         clear_away(layout, record._replace(attempt=before, token=mark.token))
-    os.makedirs(layout.attempt(record.name, before), 0o700, exist_ok=True)
     for flat, aside in layout.archived(record.name, before):
         with contextlib.suppress(FileNotFoundError):
             if not os.path.lexists(aside):

@@ -294,19 +294,24 @@ stamp
 started_at=\"$now\"
 printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
   "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$token" "$now" "$tmp_dir_json"
-set -o noclobber
-if ! : >"$mark" && [[ -e $mark ]]; then
+refrain() {
   trap - ERR EXIT
-  exit 75   # another launcher has claimed this attempt: it is running, or was
+  exit 75
+}
+
+made=''
+set -o noclobber
+if ! { made=yes; printf '%s\n' "$claim"; } >"$mark"; then
+  [[ -n $made || ! -e $mark ]] || refrain   # another launcher has claimed this attempt: it is running, or was
+  reason='"the mark could not be written"'
+  false
 fi
 set +o noclobber
-printf '%s\n' "$claim" >"$mark"
+# Who was held up on the way here may have been given up meanwhile, and the attempt be another's.
 told=''
-{ IFS= read -r told <"$run_dir/result-$worker.json"; } 2>/dev/null || :
-if [[ ${told// /} == *"\"attempt\":$attempt,\"status\":\"failed\""* ]]; then
-  trap - ERR EXIT
-  exit 75   # we come up late: the attempt has been given up
-fi
+standing=''
+{ IFS= read -r standing <"$mark"; IFS= read -r told <"$run_dir/result-$worker.json"; } 2>/dev/null || :
+[[ $standing == "$claim" && ${told// /} != *"\"attempt\":$attempt,\"status\":\"failed\""* ]] || refrain
 
 # --- start -------------------------------------------------------------------------------
 [[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }

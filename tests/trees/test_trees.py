@@ -591,7 +591,10 @@ def test_a_launcher_that_was_given_up_as_it_claimed_starts_nothing_when_it_comes
         wait_until((trees.path / "mark-W-starts").exists, "the second attempt")
         second = mark.read_bytes()
         os.kill(first.pid, signal.SIGCONT)
-        first.wait(timeout=30)
+        try:
+            assert first.wait(timeout=10) == 75
+        finally:
+            first.kill()
     assert mark.read_bytes() == second
     assert (trees.path / "mark-W-starts").read_text() == "2\n"
 
