@@ -46,6 +46,8 @@ class Root:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.tmp = path.parent / "tmp"
+        self.tmp.mkdir(exist_ok=True)
 
     def run_dir(self, run: str) -> Path:
         return self.path / run
@@ -56,7 +58,7 @@ class Root:
         more.setdefault("stderr", subprocess.PIPE)
         return subprocess.Popen(
             orchestra_argv(*words),
-            env=clean_environment(ORCHESTRA_ROOT=str(self.path), **(env or {})),
+            env=clean_environment(ORCHESTRA_ROOT=str(self.path), **{"TMPDIR": str(self.tmp), **(env or {})}),
             text=True,
             **more,
         )
@@ -72,7 +74,7 @@ class Root:
         """Call it and parse its one JSON object (the last line where there are several)."""
         done = subprocess.run(
             orchestra_argv(*words),
-            env=clean_environment(ORCHESTRA_ROOT=str(self.path), **(env or {})),
+            env=clean_environment(ORCHESTRA_ROOT=str(self.path), **{"TMPDIR": str(self.tmp), **(env or {})}),
             input=stdin if stdin is not None else "",
             capture_output=True,
             text=True,

@@ -67,6 +67,8 @@ class Verbs(click.Group):
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
         ctx.obj.verb = name or ""  # a value of an option may be spelled like a verb
+        if ctx.obj.after_dashes is not None and name not in ("spawn", "retry"):
+            raise click.UsageError(f"orchestra {name} takes no command behind --", ctx)
         return name, command, rest
 
 
@@ -188,10 +190,9 @@ def run(argv: list[str]) -> int:
     session = Session(after)
     session.verb = next((word for word in words if word in VERBS), "")
     for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, interrupt)
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(signum, interrupt)
     try:
-        if after is not None and session.verb not in ("spawn", ""):
-            raise click.UsageError(f"orchestra {session.verb} takes no command behind --")
         code = group().main(words, prog_name="orchestra", standalone_mode=False, obj=session)
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:

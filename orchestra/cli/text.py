@@ -45,10 +45,10 @@ def table(*columns: str) -> Table:
 
 
 def show_workers(views: Sequence[WorkerView]) -> None:
-    rows = table("worker", "phase", "try", "state", "verdict", "since", "reason")
+    rows = table("worker", "phase", "try", "state", "verdict", "since (UTC)", "reason")
     for view in views:
         record = view.record
-        since = (view.since or record.since)[11:19]
+        since = ((view.ended and view.ended_at) or record.since)[11:19]
         rows.add_row(
             plain(record.name),
             plain(record.phase or ""),
@@ -146,6 +146,8 @@ def show_story(story: dict[str, Any]) -> None:
         if story.get(key) is not None:
             console.print(f"  {key}: {plain(story[key])}")
     console.print(f"  command: {plain(' '.join(story['command']))}")
+    if beat := story.get("beat"):
+        console.print("  beat: " + plain(", ".join(f"{key} {value}" for key, value in beat.items())))
     if "deferred" in story:
         deferred = story["deferred"]
         console.print(
@@ -162,5 +164,7 @@ def show_story(story: dict[str, Any]) -> None:
     made = table("trail", "written", "bytes", "path")
     for row in story["trail"]:
         size = "" if row["size_bytes"] is None else str(row["size_bytes"])
-        made.add_row(row["what"], (row["at"] or "[dim]absent[/]")[:19], size, plain(row["path"]))
+        if row["at"]:
+            made.add_row(row["what"], row["at"][:19], size, plain(row["path"].rpartition("/")[2]))
     console.print(made)
+    console.print(f"in {plain(story['trail'][0]['path'].rpartition('/')[0])}", soft_wrap=True)

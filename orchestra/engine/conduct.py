@@ -19,7 +19,7 @@ from orchestra.engine.observe import Observer, describe_lock, holder_is_dead
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, NoSuchRun, Storage, Superseded
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, RECONCILIATION, Draft, Event
-from orchestra.model.history import State, WorkerRecord
+from orchestra.model.history import ENDED, State, WorkerRecord
 from orchestra.model.owner import Holder
 from orchestra.model.snapshot import facts
 from orchestra.model.trail import Result, parse_mark
@@ -81,6 +81,8 @@ class Conductor(Observer):
             self._repair_log()
         self.open()
         self.epoch = self.history.epoch + 1
+        self.holder = self.holder._replace(epoch=self.epoch)
+        lock.sign(self.layout, self.holder)
         if freed is not None:
             self._clear_litter(freed.process.pid)
             note = {"holder": freed.to_json(), "reason": "its holder is dead"}
@@ -130,6 +132,12 @@ class Conductor(Observer):
         self.record(drafts)
         for record in [r for r in self.history.workers.values() if r.leftovers]:
             self._end_leftovers(record)
+        half_stopped = [r.name for r in self.history.workers.values() if r.stopping and r.state not in ENDED]
+        if half_stopped:
+            from orchestra.engine.stop import finish_stop  # it conducts, as we do
+
+            finish_stop(self, half_stopped)
+            self.recovered += [{"what": "half_done_stop", "worker": name} for name in half_stopped]
         for record in self.history.workers.values():
             if record.verdict == Verdict.LOST and not os.path.exists(self.layout.result(record.name)):
                 self.bury(record)
@@ -276,7 +284,13 @@ def holding(layout: Layout, who: Narrator) -> Iterator[tuple[Holder, Holder | No
     )
     try:
         taken = lock.take(layout, holder, holder_is_dead)
-    except (OSError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise NarratorAlreadyActive(
+            f"the lock of run {layout.run_id} could not be looked at: {error}",
+            hint=f"see who has it open (fuser {layout.lock_guard}); it may be a stopped process",
+            pid=None,
+        ) from error
+    except OSError as error:
         raise Storage.from_os("take the run's lock", layout.lock, error) from error
     if isinstance(taken, lock.LockSight):
         raise already_active(layout, taken)
@@ -299,7 +313,8 @@ def already_active(layout: Layout, sight: lock.LockSight) -> NarratorAlreadyActi
     return NarratorAlreadyActive(
         f"another narrator (pid {pid} on {sight.holder.process.host}, orchestra {sight.holder.command}) "
         f"has held run {layout.run_id} since {sight.holder.acquired_at}",
-        hint=f"wait for it; only if you are sure that it is gone: orchestra unlock {layout.run_id}",
+        hint=f"wait for it, or interrupt it (kill -INT {pid}): its workers run on; "
+        f"only if you are sure that it is gone: orchestra unlock {layout.run_id}",
         pid=pid,
         holder=details,
     )

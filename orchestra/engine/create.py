@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestra.engine.conduct import Conductor, holding, refuse_inside_worker
 from orchestra.engine.narrator import Narrator
-from orchestra.errors import CorruptLog, NameTaken, NoSuchRun, Storage, Usage
+from orchestra.errors import NameTaken, NoSuchRun, Storage, Usage
 from orchestra.host import clock
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.plan import Plan, plan_to_json
@@ -33,11 +33,10 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
         conductor = Conductor(layout, holder)
         try:
             conductor.begin(freed)
-        except (NoSuchRun, CorruptLog) as error:
-            if isinstance(error, CorruptLog):
-                raise
+        except NoSuchRun:
+            pass
         else:
-            check_same_plan(conductor, digest)
+            check_same_plan(conductor, digest, base)
             conductor.sit(who.id)
             return False
         conductor.epoch = 1
@@ -63,11 +62,13 @@ def make_directory(layout: Layout) -> None:
         )
 
 
-def check_same_plan(conductor: Conductor, digest: str | None) -> None:
-    if digest is None or digest == conductor.history.plan_sha256:
+def check_same_plan(conductor: Conductor, digest: str | None, base: str) -> None:
+    """Briefs and directories are relative to the plan: the same text elsewhere is another plan."""
+    if digest is None or (digest, base) == (conductor.history.plan_sha256, conductor.history.base):
         return
     raise NameTaken(
-        f"run {conductor.layout.run_id} exists already, with another plan",
+        f"run {conductor.layout.run_id} exists already, with another plan "
+        f"(or the same one in another place: {conductor.history.base})",
         hint="give the new run another name: orchestra init NEW --plan PLAN.yaml",
         run=conductor.layout.run_id,
     )

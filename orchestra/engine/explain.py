@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
+from orchestra.model.event import decode
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import MEANING, Verdict
@@ -37,6 +38,8 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         "attempts": [*record.failures, *([attempt_row(view)] if record.state != State.PLANNED else [])],
         "events": [],
     }
+    if (beat := last_beat(observer, record)) is not None:
+        story["beat"] = beat
     if view.verdict:
         story["meaning"] = MEANING[Verdict(view.verdict)]
         story["evidence"] = evidence(observer, view)
@@ -53,6 +56,15 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         {"op": e.op, "at": e.at, "kind": e.kind} for e in events if e.data.get("worker") == name
     ]
     return story
+
+
+def last_beat(observer: Observer, record: WorkerRecord) -> dict[str, Any] | None:
+    """What the worker last said of itself, as far as the end of the telemetry tells."""
+    for line in reversed(last_lines(observer.layout.telemetry, 1000, 256 * 1024)):
+        event = decode(line.encode())
+        if event and (event.data.get("worker"), event.data.get("attempt")) == (record.name, record.attempt):
+            return {"at": event.at, **{k: v for k, v in event.data.items() if k not in ("worker", "attempt")}}
+    return None
 
 
 def attempt_row(view: WorkerView) -> dict[str, Any]:
@@ -98,7 +110,7 @@ def evidence(observer: Observer, view: WorkerView) -> dict[str, Any]:
     if view.record.state != State.PLANNED:
         found["stderr_tail"] = last_lines(observer.layout.log_err(name), LAST_LINES)
     if view.verdict == Verdict.EMPTY:
-        found["missing"] = missing(observer, view.record)
+        found["expected"] = expected(observer, view.record)
     if view.verdict == Verdict.SPAWN_ERROR:
         path = observer.layout.launcher_log(name, view.record.attempt)
         found["launcher_said"] = last_lines(path, LAST_LINES)
@@ -107,8 +119,9 @@ def evidence(observer: Observer, view: WorkerView) -> dict[str, Any]:
     return found
 
 
-def missing(observer: Observer, record: WorkerRecord) -> list[dict[str, Any]]:
-    rows = []
+def expected(observer: Observer, record: WorkerRecord) -> list[dict[str, Any]]:
+    """What was to be there, and how much of it is; the launcher has judged it when the worker ended."""
+    rows: list[dict[str, Any]] = []
     for expect in record.entry.expect:
         path = (
             observer.layout.log_out(record.name)
@@ -119,8 +132,7 @@ def missing(observer: Observer, record: WorkerRecord) -> list[dict[str, Any]]:
             size = os.stat(path).st_size
         except OSError:
             size = None
-        if size is None or size < expect.min_bytes:
-            rows.append({"path": path, "size_bytes": size, "min_bytes": expect.min_bytes})
+        rows.append({"path": path, "size_bytes": size, "min_bytes": expect.min_bytes})
     return rows
 
 
@@ -146,11 +158,13 @@ def tail(path: str, lines: int, limit: int = TAIL_BYTES) -> tuple[str, bool]:
 
 def follow(observer: Observer, name: str, path: str) -> Iterator[str]:
     """New text of a log as it comes, until the worker has ended and all is told."""
-    offset, last = 0, False
+    offset, inode, last = 0, 0, False
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     while True:
         try:
             with open(path, "rb") as file:
+                if inode != (inode := os.fstat(file.fileno()).st_ino):
+                    offset = 0  # another attempt's
                 file.seek(offset)
                 data = file.read(1 << 16)
         except OSError:

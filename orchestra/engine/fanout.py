@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from orchestra.backend.base import Batch, Launch
 from orchestra.engine.conduct import Conductor
-from orchestra.engine.paper import encoded, stage_trail
+from orchestra.engine.paper import Unfit, encoded, stage_trail
 from orchestra.errors import Storage, Superseded
 from orchestra.host import clock
 from orchestra.model.event import OBSERVATIONS, Draft
@@ -130,7 +130,7 @@ class FanOut:
         except OSError as error:
             problem = Storage.from_os(f"start {record.name}", error.filename or self.layout.run_dir, error)
             self.fail(record, problem.message, retry=Retry.LATER)
-        except ValueError as error:
+        except Unfit as error:
             self.fail(record, str(error))
 
     def pressure(self, record: WorkerRecord) -> list[Signal]:
@@ -163,11 +163,11 @@ class FanOut:
     def await_signs(self) -> None:
         while self.pending and self.batch:
             self.collect(0.02)
-            dead = [p.record for p in self.pending.values() if self.batch.ended(p.pid)]
+            dead = [p for p in self.pending.values() if self.batch.ended(p.pid)]
             self.collect(0)  # a sign may have come just before the end
-            for record in dead:
-                if self.pending.pop(record.name, None):
-                    self.settle_dead(record)
+            for pending in dead:
+                if self.pending.pop(pending.record.name, None):
+                    self.settle_dead(pending.record, pending.pid)
             for pending in [p for p in self.pending.values() if clock.monotonic() > p.deadline]:
                 del self.pending[pending.record.name]
                 self.give_up(pending.record)
@@ -192,7 +192,7 @@ class FanOut:
         }
         self.outcomes[record.name] = Outcome("spawned", answer, draft)
 
-    def settle_dead(self, record: WorkerRecord) -> None:
+    def settle_dead(self, record: WorkerRecord, pid: int | None) -> None:
         """A launcher ended without a sign: another had claimed the attempt, or it failed."""
         view = self.conductor.view(record, conducted=False)
         if view.state in (State.RUNNING, State.STALLED, State.DONE):
@@ -204,6 +204,10 @@ class FanOut:
         elif view.ended:
             self.outcomes[record.name] = Outcome("failed", failed_row(view), facts(view)[0])
         else:
+            if self.batch is not None and pid is None:
+                # Its helper died: the launcher may still come up, and then it claims its attempt.
+                self.defer(record, "the helper that starts launchers died", [])
+                return
             said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or "it said nothing"
             self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)
 

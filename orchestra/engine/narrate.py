@@ -29,7 +29,7 @@ LONGEST_PAUSE_S = 30.0
 class Told(NamedTuple):
     """Something that a watcher of the narrator may want to see."""
 
-    what: str  # phase, worker, pause
+    what: str  # phase, worker, deferred
     phase: str
     view: WorkerView | None = None
     text: str = ""
@@ -52,9 +52,9 @@ def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> Narr
     failed: list[str] = []
     for phase in plan.phases if plan else ():
         tell(Told("phase", phase.name))
-        lost = _Phase(conductor, phase, tell, throttled).drive()
-        failed += lost
-        if lost and plan and plan.on_failure == "stop":
+        unmended = _Phase(conductor, phase, tell, throttled).drive()
+        failed += unmended
+        if unmended and plan and plan.on_failure == "stop":
             return NarrateReport(finished, phase.name, failed)
         finished.append(phase.name)
     return NarrateReport(finished, None, failed)
@@ -77,10 +77,9 @@ class _Phase:
         while True:
             self.start(names)
             self.try_again(names)
-            if all(self.record(name).state in (State.DONE, State.FAILED) for name in names):
-                if not self.retriable(names):
-                    return [name for name in names if self.record(name).state == State.FAILED]
-                continue
+            ended = all(self.record(name).state in (State.DONE, State.FAILED) for name in names)
+            if ended and not self.retriable(names):
+                return [name for name in names if self.record(name).state == State.FAILED]
             self.await_change(names)
 
     def record(self, name: str) -> WorkerRecord:
@@ -142,4 +141,6 @@ class _Phase:
         )
 
     def say(self, name: str) -> None:
-        self.tell(Told("worker", self.phase.name, self.conductor.view(self.record(name), conducted=False)))
+        record = self.record(name)
+        view = WorkerView(record, record.state, verdict=record.verdict, reason=record.reason)
+        self.tell(Told("worker", self.phase.name, view))

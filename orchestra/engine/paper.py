@@ -16,8 +16,12 @@ RESERVE = b" " * 4095 + b"\n"
 MAX_ARGUMENT = 128 * 1024 - 1  # MAX_ARG_STRLEN of Linux, with its NUL
 
 
+class Unfit(Exception):
+    """A worker cannot be started as it stands; says why."""
+
+
 def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) -> None:
-    """Brief, prompt, launcher, ready to be published. Raises OSError, and ValueError for a prompt that
+    """Brief, prompt, launcher, ready to be published. Raises OSError, and Unfit for a prompt that
     fits nowhere.
     """
     name, attempt, layout = record.name, record.attempt, conductor.layout
@@ -73,12 +77,12 @@ def check_fits(command: tuple[str, ...], prompt: str) -> None:
     size = len(encoded(prompt))
     for word in command:
         if "{prompt}" in word and len(encoded(word.replace("{prompt}", prompt))) > MAX_ARGUMENT:
-            raise ValueError(
+            raise Unfit(
                 f"its prompt has {size} bytes, more than one argument may have ({MAX_ARGUMENT}): "
                 "use {prompt_file}, or leave {prompt} out and read standard input"
             )
     if takes_prompt_text(command) and "\0" in prompt:
-        raise ValueError("its prompt holds a NUL byte, which no argument can: use {prompt_file}")
+        raise Unfit("its prompt holds a NUL byte, which no argument can: use {prompt_file}")
 
 
 def archive(conductor: Conductor, record: WorkerRecord) -> None:

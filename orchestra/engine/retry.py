@@ -14,6 +14,7 @@ from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State
 from orchestra.model.throttle import HostLoad
 from orchestra.model.trail import parse_mark
+from orchestra.model.verdict import Retry
 from orchestra.store.publish import read_text
 
 
@@ -22,19 +23,26 @@ def retry(
     names: list[str],
     *,
     throttled: bool = True,
+    command: tuple[str, ...] | None = None,
     look: Callable[[], HostLoad] | None = None,
 ) -> SpawnReport:
-    """Start the failed ones again (all of them, where none is named). Raises NoSuchWorker, Usage."""
+    """Start failed ones again, with another `command` if one is given. Raises NoSuchWorker, Usage.
+
+    Where none is named: all but those for which a retry is said to be worth nothing.
+    """
     for name in names:
         conductor.record_of(name)
     conductor.settle()
     workers = conductor.history.workers
-    chosen = names or [name for name, record in workers.items() if record.state == State.FAILED]
+    if command and not names:
+        raise Usage("a command was given, but no worker", hint="name who shall run it: retry RUN NAME -- CMD")
+    every = [name for name, record in workers.items() if record.state == State.FAILED]
+    chosen = names or every
     already: list[dict[str, Any]] = []
     failed = []
     for name in dict.fromkeys(chosen):
         record = conductor.record_of(name)
-        if record.state == State.FAILED:
+        if record.state == State.FAILED and (names or record.retry != Retry.NEVER):
             failed.append(record)
         else:
             already.append(already_row(conductor.view(record, conducted=False)))
@@ -55,7 +63,12 @@ def retry(
             Draft(
                 COMMANDS,
                 "retry_intended",
-                {"worker": r.name, "attempt": r.attempt + 1, "token": os.urandom(8).hex()},
+                {
+                    "worker": r.name,
+                    "attempt": r.attempt + 1,
+                    "token": os.urandom(8).hex(),
+                    **({"command": list(command)} if command else {}),
+                },
             )
             for r in failed
         ]

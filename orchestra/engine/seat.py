@@ -23,14 +23,13 @@ def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
     refuse_inside_worker(who.command)
 
     def may(holder: Holder | None) -> bool:
-        return force or holder is None or holder_is_dead(holder)
+        return force or holder is None  # a dead one's is taken over like by any other command
 
     try:
         sight = lock.break_lock(layout, may) if lock.look(layout).held else lock.LockSight(False, None)
     except (OSError, TimeoutError) as error:
         raise Storage.from_os("free the run's lock", layout.lock, error) from error
-    if sight.held and not may(sight.holder):
-        assert sight.holder is not None
+    if sight.held and not may(sight.holder) and sight.holder and not holder_is_dead(sight.holder):
         process = sight.holder.process
         raise HolderAlive(
             f"the holder of run {layout.run_id} is alive: pid {process.pid} on {process.host}, "
@@ -40,7 +39,7 @@ def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
             holder=sight.holder.to_json(),
         )
     with conduct(layout, who, seated=False) as conductor:
-        if sight.held:
+        if sight.held and may(sight.holder):
             note: dict[str, Any] = {"holder": sight.holder.to_json() if sight.holder else None}
             forced = force and sight.holder is not None and not holder_is_dead(sight.holder)
             conductor.record([Draft(ALERTS, "lock_freed", {**note, "forced": forced})])

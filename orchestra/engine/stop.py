@@ -16,6 +16,8 @@ from orchestra.model.snapshot import WorkerView, ending, facts
 from orchestra.model.verdict import Retry, Verdict
 from orchestra.store.publish import publish
 
+GRACE_S = 10.0
+STOP = signal.SIGUSR1  # to a launcher: end your worker, this was asked for
 REPORT_PATIENCE_S = 5.0  # for the launcher to write its result once its worker is gone
 
 
@@ -46,9 +48,23 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
             for v in going
         ]
     )
-    living = end_workers(conductor, going, grace_s)
+    stopped, alive = end_and_record(conductor, going, grace_s)
+    return StopReport(stopped, already, alive)
+
+
+def finish_stop(conductor: Conductor, names: list[str]) -> None:
+    """What a narrator meant to stop and did not live to."""
+    views = [conductor.view(conductor.record_of(name), conducted=False) for name in names]
+    end_and_record(conductor, views, GRACE_S)
+
+
+def end_and_record(
+    conductor: Conductor, views: list[WorkerView], grace_s: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(who was ended and how, what could not be ended)."""
+    living = end_workers(conductor, views, grace_s)
     stopped, alive = [], []
-    for view in going:
+    for view in views:
         record = view.record
         final = ended_view(conductor, record)
         conductor.record(facts(final) or [ended_draft(final)])
@@ -57,7 +73,7 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
         stopped.append({"name": record.name, "verdict": final.verdict, "state": final.state})
         if pids := living[record.name]:
             alive.append({"name": record.name, "pids": pids})
-    return StopReport(stopped, already, alive)
+    return stopped, alive
 
 
 def stop_unrecorded(observer: Observer, names: list[str], *, grace_s: float) -> list[str]:
@@ -80,7 +96,8 @@ def end_workers(observer: Observer, views: list[WorkerView], grace_s: float) -> 
     for view in running:  # all at once, so that their graces run side by side
         tell_grace(observer, view.record, grace_s)
         if view.process is not None:
-            process.send(view.process, signal.SIGTERM)
+            process.send(view.process, STOP)
+            process.send(view.process, signal.SIGCONT)
     await_results(observer, running, grace_s)
     living: dict[str, list[int]] = {view.record.name: [] for view in views}
     for view in running:

@@ -51,7 +51,7 @@ def record_facts(observer: Observer) -> Recorder:
     def record(drafts: list[Draft]) -> None:
         with contextlib.suppress(OSError), observer.log.exclusive() as appender:
             history = observer.history.apply(appender.news)
-            if observer.log.damage:
+            if appender.damage():
                 return  # the next mutating command repairs it first
             fresh = [draft for draft in drafts if not history.knows(draft)]
             history.apply(appender.append(fresh, at=clock.now(), epoch=history.epoch))
@@ -192,6 +192,8 @@ class _Wait:
         if failed and not self.scope.keep_going:
             return "failed"
         waiting = [view for view in views if not view.ended]
+        if not views:
+            return "blocked"  # nobody was ever asked for
         if not waiting:
             return "failed" if failed else "ended"
         if self.scope.first and any(view.ended and self.counts(view) for view in views):

@@ -42,7 +42,10 @@ def main() -> None:
                 pid = -(error.errno or 1)
             if pid == 0:
                 become_launcher(libc, null, bash, script, stderr, float(seconds))
-            os.write(1, b"%s %d\n" % (name, pid))
+            try:
+                os.write(1, b"%s %d\n" % (name, pid))
+            except BrokenPipeError:
+                continue  # the command was interrupted; what it ordered is started all the same
 
 
 def become_launcher(

@@ -20,7 +20,7 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None) -> list[str]:
     3. Failures: explain the first; retry those that may gain by it.
     4. Something runs: wait, from this moment on.
     5. Something is deferred: spawn again.
-    6. A phase is over and all was well: spawn the next.
+    6. A phase is over and all was well (or the plan says to continue): spawn the next.
     """
     steps: list[str] = []
     kinds = {alert["kind"] for alert in snapshot.alerts if "op" not in alert}
@@ -37,7 +37,8 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None) -> list[str]:
         steps.append(f"orchestra wait {run} --since {snapshot.op}")
     if any(v.state == State.DEFERRED or v.gap for v in snapshot.workers):
         steps.append(f"orchestra spawn {run}")
-    phase = None if failed else next_phase(snapshot.workers, plan)
+    go_on = not failed or (plan is not None and plan.on_failure == "continue")
+    phase = next_phase(snapshot.workers, plan) if go_on else None
     if phase is not None:
         steps.append(f"orchestra spawn {run} --phase {phase}")
     return steps
@@ -50,7 +51,7 @@ def next_phase(views: list[WorkerView], plan: Plan | None) -> str | None:
         states = {by_name[entry.name].state for entry in phase.workers if entry.name in by_name}
         if State.PLANNED in states:
             return phase.name
-        if states - {State.DONE}:
+        if states - ({State.DONE, State.FAILED} if plan and plan.on_failure == "continue" else {State.DONE}):
             return None
     return None
 

@@ -59,6 +59,7 @@ class WorkerRecord(NamedTuple):
     retry: str | None = None
     failures: tuple[dict[str, Any], ...] = ()  # how earlier attempts ended
     stalled: bool = False
+    stopping: bool = False  # somebody meant to stop it
     leftovers: tuple[int, ...] = ()  # PIDs of a lost attempt that lived on, until they are ended
 
 
@@ -144,10 +145,11 @@ def _retry_intended(history: History, event: Event) -> None:
         "started_at": record.started_at,
         "ended_at": record.ended_at,
     }
+    command = event.data.get("command")
     history.workers[record.name] = WorkerRecord(
         record.name,
         record.phase,
-        record.entry,
+        record.entry._replace(command=tuple(command)) if command else record.entry,
         event.data["attempt"],
         event.data["token"],
         State.SPAWNING,
@@ -212,6 +214,11 @@ def _ended(history: History, event: Event) -> None:
         )
 
 
+def _stop_intended(history: History, event: Event) -> None:
+    if record := _current(history, event):
+        history.workers[record.name] = record._replace(stopping=True)
+
+
 def _leftovers_ended(history: History, event: Event) -> None:
     record = history.workers.get(event.data.get("worker", ""))
     if record is not None and record.attempt == event.data.get("attempt"):
@@ -241,5 +248,6 @@ _FOLDS = {
     "ended": _ended,
     "stalled": _stalled,
     "leftovers_ended": _leftovers_ended,
+    "stop_intended": _stop_intended,
     "seat_taken": _seat_taken,
 }

@@ -33,7 +33,6 @@ class WorkerView(NamedTuple):
     exit_code: int | None = None
     signal: int | None = None
     process: Process | None = None
-    since: str = ""
     started_at: str | None = None
     ended_at: str | None = None
     retry: str | None = None
@@ -55,7 +54,7 @@ class WorkerView(NamedTuple):
             "verdict": self.verdict,
             "reason": self.reason,
             "pid": self.process.pid if self.process and not self.ended else None,
-            "since": self.since or record.since,
+            "since": (self.ended and self.ended_at) or record.since,
             "exit_code": self.exit_code,
             "signal": self.signal,
             "retry": self.retry,

@@ -72,4 +72,4 @@ def describe(spoke: list[Signal]) -> str:
         what = {"max_workers": "workers at work", "load_per_cpu": "load per CPU", "disk_queue": "disk queue"}
         return f"{what.get(s.signal, s.signal)} {s.value:g}, at most {s.limit:g} allowed"
 
-    return "host under pressure: " + "; ".join(one(s) for s in spoke)
+    return "no room now: " + "; ".join(one(s) for s in spoke)

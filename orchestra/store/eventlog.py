@@ -80,7 +80,7 @@ class Appender:
     def repair(self) -> list[Repair]:
         """Set damaged bytes aside: a torn tail is cut off, a bad line in the middle blanked."""
         repairs = []
-        for damage in self.log.damage:
+        for damage in self.damage():
             data = os.pread(self.fd, damage.size, damage.offset)
             saved_as = f"{self.log.damaged_path}.{damage.offset}"
             aside = os.open(saved_as, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -98,8 +98,17 @@ class Appender:
         self.log.damage = []
         return repairs
 
+    def damage(self) -> list[Damage]:
+        """What is damaged now: others may have repaired what this reader once saw."""
+        if self.log.damage:
+            self.log.damage = read_log(_pread_all(self.fd, 0)).damage
+        return self.log.damage
+
     def append(self, drafts: list[Draft], *, at: str, epoch: int) -> list[Event]:
-        """Write the facts durably, all or none. Raises OSError with the log as it was before."""
+        """Write the facts durably. Raises OSError with the log as it was before.
+
+        Who is killed in between leaves a prefix of whole lines, and perhaps a torn one.
+        """
         if not drafts:
             return []
         log = self.log

@@ -46,7 +46,7 @@ def look(layout: Layout) -> LockSight:
     text = read_text(f"{layout.lock}/holder.json")
     if text is None and not os.path.isdir(layout.lock):  # released between the two looks
         return LockSight(False, None)
-    return LockSight(True, parse_holder(text) if text is not None else None)
+    return LockSight(True, parse_holder(text) if text is not None else _unfinished(layout))
 
 
 def take(layout: Layout, holder: Holder, is_dead: Callable[[Holder], bool]) -> Taken | LockSight:
@@ -55,7 +55,7 @@ def take(layout: Layout, holder: Holder, is_dead: Callable[[Holder], bool]) -> T
         freed = None
         sight = look(layout)
         if sight.held:
-            owner = sight.holder or _unfinished(layout)
+            owner = sight.holder
             if owner is None or not is_dead(owner):
                 return sight
             freed = owner
@@ -85,6 +85,14 @@ def _sign(layout: Layout) -> None:
         os.rename(layout.lock_claim, f"{layout.lock}/holder.json")
 
 
+def sign(layout: Layout, holder: Holder) -> None:
+    """Write anew who holds the lock: its holder knows more of itself now."""
+    data = json.dumps(holder.to_json()).encode() + b"\n"
+    with contextlib.suppress(OSError), _guard(layout):
+        if is_mine(layout, holder.token):
+            publish(f"{layout.lock}/holder.json", data, durable=False)
+
+
 def release(layout: Layout, token: str) -> None:
     """Let go, if the lock is still ours.
 
@@ -105,7 +113,7 @@ def break_lock(layout: Layout, may: Callable[[Holder | None], bool]) -> LockSigh
     """Remove the lock if `may` says so of its holder; returns what was there before."""
     with _guard(layout):
         sight = look(layout)
-        if sight.held and may(sight.holder or _unfinished(layout)):
+        if sight.held and may(sight.holder):
             _remove(layout)
         return sight
 

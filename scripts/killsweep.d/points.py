@@ -27,12 +27,12 @@ class Sweep(NamedTuple):
 
 
 SWEEPS = (
-    Sweep("spawn", "narrator", FAULTS, 7),
+    Sweep("spawn", "narrator", FAULTS, 9),
     Sweep("spawn", "starter", FAULTS, 4),
     Sweep("spawn", "launcher", FAULTS, 5),
     Sweep("spawn", "tree", ("KILL",), 4),
-    Sweep("retry", "narrator", FAULTS, 19),
-    Sweep("init", "narrator", FAULTS, 13),
+    Sweep("retry", "narrator", FAULTS, 23),
+    Sweep("init", "narrator", FAULTS, 17),
 )
 
 

@@ -126,9 +126,12 @@ def test_standard_error_is_the_evidence(root: Root) -> None:
 
 def test_what_is_missing_is_the_evidence(root: Root) -> None:
     ended(root, sh(":", expect=["a.md", {"file": "b.md", "min_bytes": 9}]))
-    missing = root("explain", "r", "W").json["worker"]["evidence"]["missing"]
+    missing = root("explain", "r", "W").json["worker"]["evidence"]["expected"]
     out = f"{root.run_dir('r')}/out-W"
-    assert [row["path"] for row in missing] == [f"{out}/a.md", f"{out}/b.md"]
+    assert [(row["path"], row["size_bytes"]) for row in missing] == [
+        (f"{out}/a.md", None),
+        (f"{out}/b.md", None),
+    ]
 
 
 def test_what_was_expected_and_is_there_is_done(root: Root) -> None:

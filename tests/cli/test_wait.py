@@ -124,9 +124,9 @@ def test_an_interrupt_is_130_and_ends_no_worker(root: Root) -> None:
     assert root.worker("r", "Long")["state"] == "running"
 
 
-def test_a_run_with_no_workers_has_nothing_to_wait_for(root: Root) -> None:
+def test_where_nobody_was_started_waiting_will_not_help(root: Root) -> None:
     root.init("r")
-    assert root("wait", "r").code == 0
+    assert root("wait", "r").code == 4
 
 
 # --- scope ---------------------------------------------------------------------------------------
@@ -225,9 +225,10 @@ def test_a_launcher_that_fails_while_we_wait_is_told_at_once(root: Root) -> None
     spawned(root, {"W": GATED})
     process = waiting(root, "r", "--timeout", "60")
     began = time.monotonic()
-    (root.path / "go").touch()
-    assert answer_of(process).code == 0
-    assert time.monotonic() - began < 1.0
+    assert root.spawn("r", {"Typo": ["no-such-command"]}).code == 1
+    answer = answer_of(process)
+    assert time.monotonic() - began < 2.0  # the spawn itself included
+    assert (answer.code, answer.json["workers"][1]["verdict"]) == (1, "spawn_error")
 
 
 def test_a_worker_spawned_while_we_wait_counts_as_well(root: Root) -> None:

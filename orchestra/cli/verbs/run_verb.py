@@ -19,7 +19,10 @@ from orchestra.model.names import is_name
 
 def run_(
     ctx: typer.Context,
-    plan: Annotated[str, typer.Argument(metavar="PLAN.yaml", help="What is to be done.")],
+    plan: Annotated[
+        str | None,
+        typer.Argument(metavar="[PLAN.yaml]", help="What is to be done; known to a run once made."),
+    ] = None,
     run: Annotated[
         str | None, typer.Option("--run", metavar="RUN", help="The run. Default: named like the plan's file.")
     ] = None,
@@ -31,12 +34,16 @@ def run_(
     Interrupted, it leaves the workers running; started again, it goes on where the run stands.
 
     \b
-    Example:
+    Examples:
       orchestra run plan.yaml --run night-1
+      orchestra run --run night-1              (go on)
     """
     session = session_of(ctx)
-    layout = session.locate(run or stem(plan))
-    create(layout, session.narrator, plan)
+    if plan is None and run is None:
+        raise Usage("what shall be run?", hint="name a plan, or a run that is there: --run RUN")
+    layout = session.locate(run or stem(plan or ""))
+    if plan is not None:
+        create(layout, session.narrator, plan)
 
     def tell(told: Told) -> None:
         if session.as_json:

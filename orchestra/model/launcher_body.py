@@ -1,0 +1,275 @@
+"""The part of the launcher that is the same for every attempt: a story in the order in which it happens.
+
+It stands behind the assignments that `launcher.render` writes, and reads: claim, start, wait,
+report. What it may count on is said there.
+"""
+
+BODY = r"""
+set +o posix
+set -Eeuo pipefail
+{ read -r _; read -r _ callers_umask; } <"/proc/$$/status"
+umask 077
+
+mark=$run_dir/.pid-$worker.json
+sentinel=$run_dir/.spawn-$worker.error
+here=$run_dir/attempts/$worker/$attempt   # no other attempt writes here
+supervised=${1:-}
+reason=''
+why=''                                    # why we ended the worker, if we did
+started_at=null
+log_out=$run_dir/log-$worker.out
+log_err=$run_dir/log-$worker.err
+
+stamp() {   # now: RFC 3339, UTC, milliseconds
+  local clock=$EPOCHREALTIME
+  TZ=UTC0 printf -v now '%(%Y-%m-%dT%H:%M:%S)T' "${clock%[.,]*}"
+  clock=${clock#*[.,]}
+  now+=.${clock:0:3}Z
+}
+
+json() {   # quoted: the text as a JSON string
+  quoted=${1//\\/\\\\}
+  quoted=${quoted//\"/\\\"}
+  quoted=${quoted//$'\n'/\\n}
+  quoted=\"${quoted//$'\t'/\\t}\"
+}
+
+report() {   # status verdict reason exit_code signal, all as JSON; on a full disk into reserved space
+  local text
+  stamp
+  printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s"}' \
+    "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now"
+  if ! printf '%s\n' "$text" >"$here/result.new"; then
+    printf '%s\n' "$text" 1<>"$here/reserve" && mv -f -- "$here/reserve" "$here/result.new"
+  fi
+  sync -- "$here/result.new" || :
+  mv -f -- "$here/result.new" "$here/result.json"
+  # Where another attempt's mark stands, this one was abandoned: not told under the flat name.
+  local standing=''
+  IFS= read -r standing <"$mark" || :
+  if [[ -z $standing || $standing == *"\"token\":\"$token\""* ]]; then
+    ln -f -- "$here/result.json" "$run_dir/result-$worker.json" ||   # where there are no hard links
+      { cp -- "$here/result.json" "$here/flat.new" && mv -f -- "$here/flat.new" "$run_dir/result-$worker.json"; }
+  fi
+}
+
+fail() {   # line command status: a step of this launcher failed before the worker ran
+  trap - ERR EXIT
+  set +e
+  umask 077
+  stamp
+  json "$2"
+  [[ -n $reason ]] || reason="\"the launcher failed at line $1 with status $3: ${quoted:1}"
+  if printf '{"worker":"%s","attempt":%s,"line":%s,"command":%s,"exit_code":%s,"reason":%s,"at":"%s"}\n' \
+    "$worker" "$attempt" "$1" "$quoted" "$3" "$reason" "$now" >"$here/error.new"; then
+    mv -f -- "$here/error.new" "$sentinel"
+  fi
+  report '"failed"' '"spawn_error"' "$reason" "$3" null
+  rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
+  exit 70
+}
+
+descendants() {   # of process $1, added to tree
+  local file kid
+  local -a kids
+  for file in /proc/"$1"/task/*/children; do
+    kids=()
+    { read -r -a kids <"$file"; } 2>/dev/null || :
+    for kid in "${kids[@]}"; do
+      tree+=("$kid")
+      descendants "$kid"
+    done
+  done
+}
+
+carriers() {   # of the token, whatever session or parent they have, added to tree
+  local dir
+  local -a environment
+  for dir in /proc/[0-9]*; do
+    environment=()
+    { mapfile -d '' -t environment <"$dir/environ"; } 2>/dev/null || :
+    [[ " ${environment[*]} " == *" ORCHESTRA_TOKEN=$token "* ]] && tree+=("${dir#/proc/}")
+  done
+  return 0
+}
+
+end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
+  local deadline i
+  { read -r grace_s <"$here/grace"; } 2>/dev/null || :   # orchestra stop --grace
+  deadline=$((SECONDS + ${grace_s%.*} + 1))
+  tree=()
+  descendants $$
+  [[ ${#tree[@]} -gt 0 || -z $supervised || -n $why ]] || return 0
+  carriers
+  [[ ${#tree[@]} -gt 0 ]] || return 0
+  { kill -TERM "${tree[@]}"; kill -CONT "${tree[@]}"; } 2>/dev/null || :
+  while ((${#tree[@]} > 0 && SECONDS <= deadline + 10)); do
+    sleep 0.03 || :
+    tree=()
+    descendants $$
+    # What forks on and on is elsewhere before a look at all processes is over: strike at once.
+    for ((i = 0; i < 200 && SECONDS >= deadline && ${#tree[@]} > 0; i++)); do
+      kill -KILL "${tree[@]}" 2>/dev/null || :
+      tree=()
+      descendants $$
+    done
+    carriers
+    if ((SECONDS >= deadline && ${#tree[@]} > 0)); then
+      kill -KILL "${tree[@]}" 2>/dev/null || :
+    fi
+  done
+}
+
+stop_worker() {   # verdict [signal]
+  trap '' TERM INT HUP ALRM USR1
+  why=$1
+  told_by=${2:-}
+  end_tree
+}
+
+note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKILL
+  jobs -l 1<>"$here/jobs" || :
+}
+
+become_worker() {   # in the worker's own process; what fails here is told like all before the start
+  trap - INT QUIT
+  umask "$callers_umask"
+  reason=$no_directory
+  cd -- "$cwd"
+  export ORCHESTRA_RUN_DIR=$run_dir ORCHESTRA_WORKER=$worker ORCHESTRA_ATTEMPT=$attempt
+  export ORCHESTRA_OUT=$out ORCHESTRA_BRIEF=$run_dir/brief-$worker.md
+  export ORCHESTRA_HEARTBEAT=$here/heartbeat ORCHESTRA_TOKEN=$token TMPDIR=$tmp_dir
+  reason=$no_command
+  PATH=$path type -P -- "${argv[0]}" >/dev/null
+  trap '' PIPE
+  printf '%s %s\n' "$worker" "$BASHPID" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see
+  trap - PIPE
+  # From here on a name like `token` or `out` is the worker's own, if its environment has one.
+  set -- "${argv[@]}"
+  mapfile -d '' -t <"/proc/$$/environ"
+  for REPLY in "${MAPFILE[@]}"; do
+    [[ ! $REPLY =~ ^([a-z_]+|POSIXLY_CORRECT)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
+  done
+  environment
+  exec -- "$@" 3>&-
+}
+
+# --- claim -------------------------------------------------------------------------------
+trap 'fail "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
+IFS=' ' read -r -a stat <"/proc/$$/stat"
+read -r boot_id </proc/sys/kernel/random/boot_id
+read -r host </proc/sys/kernel/hostname
+stamp
+started_at=\"$now\"
+printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
+  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$token" "$now" "$tmp_dir_json"
+refrain() {
+  trap - ERR EXIT
+  exit 75
+}
+
+made=''
+set -o noclobber
+if ! { made=yes; printf '%s\n' "$claim"; } >"$mark"; then
+  [[ -n $made || ! -e $mark ]] || refrain   # another launcher has claimed this attempt: it is running, or was
+  reason='"the mark could not be written"'
+  false
+fi
+set +o noclobber
+# Who was held up on the way here may have been given up meanwhile, and the attempt be another's.
+told=''
+standing=''
+{ IFS= read -r standing <"$mark"; IFS= read -r told <"$run_dir/result-$worker.json"; } 2>/dev/null || :
+[[ $standing == "$claim" && ${told// /} != *"\"attempt\":$attempt,\"status\":\"failed\""* ]] || refrain
+
+# --- start -------------------------------------------------------------------------------
+[[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }
+exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
+trap 'stop_worker stopped' USR1            # orchestra stop
+trap 'stop_worker signal 15' TERM          # somebody else, or the machine going down
+trap 'stop_worker signal 2' INT
+trap 'stop_worker signal 1' HUP
+trap 'stop_worker timeout' ALRM
+printf '%400s\n' '' >"$here/jobs"           # room that a full disk cannot take
+trap note_jobs CHLD
+( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
+pid=$!
+exec 3>&- 4>&- 5>&- 6<&-
+[[ -z $why ]] || end_tree   # we were told to stop before there was anything to stop
+if [[ -z $supervised && $timeout_s != 0 ]]; then
+  { sleep "$timeout_s"; kill -ALRM $$; } &
+fi
+
+# --- wait --------------------------------------------------------------------------------
+status=0
+wait "$pid" || status=$?
+[[ -z $why ]] || { status=0; wait "$pid" || status=$?; }   # a trap cut the first wait short
+trap - CHLD
+trap '' ALRM USR1 TERM INT HUP   # it has ended; what is left of it is ended now
+end_tree
+trap - ERR EXIT
+set +e
+
+# --- report ------------------------------------------------------------------------------
+last_lines() {   # of standard error, and of nothing else: what a worker reads aloud is no error
+  last=$(tail -c 4096 -- "$log_err" | tr -d '\0')
+}
+
+stderr_says() {   # pattern
+  shopt -s nocasematch
+  [[ $last =~ $1 ]]
+}
+
+missing() {   # reason: the first expected artefact that is not there, if any
+  local i file least size
+  for ((i = 0; i < ${#expect[@]}; i += 3)); do
+    file=$out/${expect[i]} least=${expect[i + 1]}
+    [[ -n ${expect[i]} ]] || file=$log_out
+    size=0
+    [[ -f $file && -r $file ]] && size=$(wc -c <"$file")
+    if [[ $size -lt $least ]]; then
+      reason="\"exit 0, but ${expect[i + 2]:1:-1} has $size bytes of at least $least\""
+      [[ -e $file ]] || reason="\"exit 0, but ${expect[i + 2]:1:-1} is missing\""
+      return 0
+    fi
+    # An agent with nothing to say still ends its line.
+    if [[ $least == 1 ]] && ! LC_ALL=C grep -aq '[^[:space:]]' -- "$file"; then
+      reason="\"exit 0, but ${expect[i + 2]:1:-1} holds nothing but white space\""
+      return 0
+    fi
+  done
+  return 1
+}
+
+last=''
+[[ $status == 0 ]] || last_lines
+if [[ $status =~ ^(1|12[67])$ && $last == "$0: "* ]]; then
+  # A subshell whose exec fails ends on the spot, without its traps: only bash's own words tell.
+  reason=$cannot_execute
+  fail "$LINENO" exec "$status"
+elif [[ $status == 70 && -e $sentinel ]]; then
+  :   # the worker could not start, and its process has said so
+elif [[ $why == timeout ]]; then
+  report '"failed"' '"timeout"' "\"still running after ${timeout_s} s\"" "$status" null
+elif [[ $why == signal ]]; then
+  report '"failed"' '"signal"' "\"its launcher was told to end by SIG$(kill -l "$told_by")\"" null "$told_by"
+elif [[ $why == stopped ]]; then
+  report '"failed"' '"stopped"' '"stopped on request"' "$status" null
+elif [[ $status -gt 128 ]] && ! grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"; then
+  signal=$((status - 128))
+  report '"failed"' '"signal"' "\"ended by SIG$(kill -l "$signal")\"" null "$signal"
+elif [[ $status == 0 ]]; then
+  if missing; then
+    report '"failed"' '"empty"' "$reason" 0 null
+  else
+    report '"done"' null null 0 null
+  fi
+elif [[ $status == 75 ]] || stderr_says "$rate_limit"; then
+  report '"failed"' '"rate_limited"' "\"exit status $status: a limit was hit\"" "$status" null
+elif stderr_says "$auth"; then
+  report '"failed"' '"auth"' "\"exit status $status: not authorised\"" "$status" null
+else
+  report '"failed"' '"exit_code"' "\"exit status $status\"" "$status" null
+fi
+rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
+"""
