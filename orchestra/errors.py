@@ -114,6 +114,7 @@ class Storage(OrchestraError):
             "EROFS": "the file system is read-only: mount it writable, or use --root elsewhere",
             "EACCES": "check who owns the directory, or use --root elsewhere",
             "EPERM": "check who owns the directory, or use --root elsewhere",
+            "ETIMEDOUT": "see who has the file open (fuser PATH): it may be a stopped process",
             "ENOENT": "the directory is gone: check the path",
         }.get(_errno_name(error), "mend the storage, then make the same call again")
         return cls(f"could not {tried} ({path}): {why}", hint=hint, path=str(path), errno=error.errno)

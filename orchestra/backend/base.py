@@ -49,6 +49,9 @@ class Backend(Protocol):
     def batch(self) -> Batch:
         """Raises OSError."""
 
+    def identify(self, pid: int) -> Process | None:
+        """Who has this PID now; None where nobody, or a zombie, has it."""
+
     def alive(self, process: Process) -> bool:
         """Whether this very process lives."""
 

@@ -13,6 +13,9 @@ class Local:
     def batch(self) -> Batch:
         return LocalBatch()
 
+    def identify(self, pid: int) -> Process | None:
+        return process.identify(pid)
+
     def alive(self, who: Process) -> bool:
         return process.is_alive(who)
 

@@ -158,6 +158,17 @@ def version_option() -> click.Option:
     )
 
 
+def open_standard_streams() -> None:
+    """A caller may have closed some; then the next file to be opened would take their place."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w"))
+
+
 class Interrupted(KeyboardInterrupt):
     """SIGTERM or SIGHUP: as good as ^C, so that what was begun is recorded."""
 
@@ -170,6 +181,7 @@ def main() -> None:
     """The console script. A call is short, and a narrator makes hundreds: collecting garbage and
     taking the interpreter apart at the end would be an eighth of its time."""
     gc.disable()
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the encoding has no sign for is told all the same
             stream.reconfigure(errors="backslashreplace")

@@ -168,6 +168,7 @@ class Conductor(Observer):
             publish(self.layout.result(record.name), data, durable=False)
 
     def _end_leftovers(self, record: WorkerRecord) -> None:
+        self.check_still_mine()
         living = self.backend.end(record.token, None, grace_s=2.0)
         note = {"worker": record.name, "attempt": record.attempt, "pids": list(record.leftovers)}
         if living:

@@ -13,6 +13,7 @@ from orchestra.model.event import decode
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import MEANING, Verdict
+from orchestra.store.publish import open_regular
 
 LAST_LINES = 20
 TAIL_BYTES = 16 * 1024
@@ -145,7 +146,7 @@ def last_lines(path: str, lines: int, limit: int = TAIL_BYTES) -> list[str]:
 def tail(path: str, lines: int, limit: int = TAIL_BYTES) -> tuple[str, bool]:
     """(the last `lines` lines, at most `limit` bytes of them; whether anything was cut)."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - limit))
             data = file.read(limit)
@@ -162,7 +163,7 @@ def follow(observer: Observer, name: str, path: str) -> Iterator[str]:
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     while True:
         try:
-            with open(path, "rb") as file:
+            with open_regular(path) as file:
                 if inode != (inode := os.fstat(file.fileno()).st_ino):
                     offset = 0  # another attempt's
                 file.seek(offset)

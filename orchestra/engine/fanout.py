@@ -150,15 +150,18 @@ class FanOut:
             pending = self.pending.get(news.name)
             if pending is None:
                 continue
-            if news.sign_of_life:
-                del self.pending[news.name]
-                self.succeed(pending.record)
-            elif news.errno is not None:
+            if news.errno is not None:
                 del self.pending[news.name]
                 why = os.strerror(news.errno)
                 self.fail(pending.record, f"no process could be had for it: {why}", retry=Retry.LATER)
-            else:
-                self.pending[news.name] = pending._replace(pid=news.pid)
+                continue
+            pending = pending._replace(
+                pid=news.pid or pending.pid, signed=news.sign_of_life or pending.signed
+            )
+            self.pending[news.name] = pending
+            if pending.signed and pending.pid is not None:
+                del self.pending[news.name]
+                self.succeed(pending.record, pending.pid)
 
     def await_signs(self) -> None:
         while self.pending and self.batch:
@@ -172,10 +175,11 @@ class FanOut:
                 del self.pending[pending.record.name]
                 self.give_up(pending.record)
 
-    def succeed(self, record: WorkerRecord) -> None:
+    def succeed(self, record: WorkerRecord, pid: int) -> None:
         text = read_text(self.layout.mark(record.name))
         mark = parse_mark(text) if text else None
-        process = mark.process if mark else None
+        told = mark.process if mark and (mark.token, mark.process.pid) == (record.token, pid) else None
+        process = told or self.conductor.backend.identify(pid)  # a worker may be quick to spoil its mark
         draft = Draft(
             OBSERVATIONS,
             "spawned",
@@ -212,6 +216,7 @@ class FanOut:
             self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)
 
     def give_up(self, record: WorkerRecord) -> None:
+        self.conductor.check_still_mine()
         text = read_text(self.layout.mark(record.name))
         mark = parse_mark(text) if text else None
         self.conductor.backend.end(record.token, mark.process if mark else None, grace_s=0.5)
@@ -269,6 +274,7 @@ class Pending(NamedTuple):
     record: WorkerRecord
     deadline: float
     pid: int | None = None
+    signed: bool = False  # its sign of life has come
 
 
 def who(record: WorkerRecord) -> dict[str, Any]:

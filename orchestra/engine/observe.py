@@ -94,26 +94,26 @@ class Observer:
         return found
 
     def look(self, record: WorkerRecord) -> Sight:
-        """Sentinel first, then result, then the process; and again the files once it is gone."""
-        name, attempt, layout = record.name, record.attempt, self.layout
+        """The launcher; once it is gone, or where none was: sentinel first, then result.
+
+        While its launcher lives an attempt has not ended, whatever a worker may have written
+        in the launcher's name.
+        """
+        name, layout = record.name, self.layout
+        text = self._read_mark(record)
+        mark = parse_mark(text) if text else None
+        if mark is not None and (mark.attempt, mark.token) != (record.attempt, record.token):
+            mark, text = None, None  # of the attempt before, not yet archived; or not the launcher's word
+        who = record.process or (mark.process if mark else None)
+        if who is not None and self.backend.alive(who):
+            return Sight(mark=mark, claimed=True, alive=True)
         sight = self._look_at_files(record)
         if sight.sentinel or sight.result:
             return sight
-        text = self._read_mark(name)
-        mark = parse_mark(text) if text else None
-        if mark is not None and mark.attempt != attempt:
-            mark, text = None, None  # of the attempt before: not yet archived
-        who = mark.process if mark else record.process
-        if who is not None and self.backend.alive(who):
-            return Sight(mark=mark, claimed=True, alive=True)
-        if text == "" and self._is_young(layout.mark(name)):
+        if text == "" and who is None and self._is_young(layout.mark(name)):
             return Sight(claimed=True, alive=True)  # the claim is being written
         claimed = text is not None
         if claimed or who is not None:
-            # It may have ended between the two looks.
-            sight = self._look_at_files(record)
-            if sight.sentinel or sight.result:
-                return sight
             pids = tuple(p.pid for p in self.backend.leftovers(record.token))
             return Sight(mark=mark, claimed=claimed, leftovers=pids)
         return Sight(trail=tuple(what for what, path in layout.trail(name) if os.path.exists(path)))
@@ -127,11 +127,12 @@ class Observer:
         result = parse_result(text) if text else None
         return Sight(result=result)
 
-    def _read_mark(self, name: str) -> str | None:
+    def _read_mark(self, record: WorkerRecord) -> str | None:
         """The mark's text; a launcher needs an instant between making it and filling it."""
+        name = record.name
         text = read_text(self.layout.mark(name))
         for _ in range(10):
-            if text != "" or not self._is_young(self.layout.mark(name)):
+            if text != "" or record.process or not self._is_young(self.layout.mark(name)):
                 break
             clock.pause(0.005)
             text = read_text(self.layout.mark(name))
@@ -139,7 +140,7 @@ class Observer:
 
     def _is_young(self, path: str) -> bool:
         try:
-            return clock.wall() - os.stat(path).st_mtime < MARK_PATIENCE_S
+            return 0 <= clock.wall() - os.stat(path).st_mtime < MARK_PATIENCE_S
         except OSError:
             return False
 

@@ -49,7 +49,7 @@ def retry(
     for record in failed:
         text = read_text(conductor.layout.mark(record.name))
         mark = parse_mark(text) if text else None
-        launcher = mark.process if mark and mark.attempt == record.attempt else record.process
+        launcher = record.process or (mark.process if mark and mark.token == record.token else None)
         living = conductor.backend.end(record.token, launcher, grace_s=2.0)
         if living:
             pids = ", ".join(str(p.pid) for p in living)

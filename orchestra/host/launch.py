@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import sys
+import time
 from typing import NamedTuple
 
 from orchestra.host import process, starter
@@ -80,6 +82,11 @@ class Starter:
 
     def close(self) -> None:
         self._close(self._orders, self._replies, self._signs)
+        for _ in range(200):
+            if os.waitpid(self._pid, os.WNOHANG)[0]:
+                return
+            time.sleep(0.01)
+        os.kill(self._pid, signal.SIGKILL)  # it is stopped: its orders are not carried out any more
         os.waitpid(self._pid, 0)
 
     @staticmethod

@@ -40,6 +40,12 @@ def start_of(pid: int) -> int | None:
     return int(fields[19])
 
 
+def identify(pid: int) -> Process | None:
+    """Who has this PID now; None where nobody, or a zombie, has it."""
+    start = start_of(pid)
+    return None if start is None else Process(pid, start, boot_id(), host_name())
+
+
 def this_process() -> Process:
     return Process(os.getpid(), start_of(os.getpid()) or 0, boot_id(), host_name())
 

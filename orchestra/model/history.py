@@ -172,7 +172,7 @@ def _spawned(history: History, event: Event) -> None:
             state=State.RUNNING,
             since=event.at,
             op=event.op,
-            process=process_from_json(event.data),
+            process=process_from_json(event.data) if event.data.get("pid") else None,
             started_at=event.data.get("started_at"),
             deferral=None,
             reason=None,

@@ -6,6 +6,8 @@ report. What it may count on is said there.
 
 BODY = r"""
 set +o posix
+unset -v FUNCNEST EXECIGNORE BASH_COMPAT   # the narrator's may not rule here; the worker gets them back
+SECONDS=0
 set -Eeuo pipefail
 { read -r _; read -r _ callers_umask; } <"/proc/$$/status"
 umask 077
@@ -118,6 +120,8 @@ end_tree() {   # everything that this attempt started: TERM, then KILL after the
       kill -KILL "${tree[@]}" 2>/dev/null || :
     fi
   done
+  # The clock may have jumped over the deadline.
+  [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
 }
 
 stop_worker() {   # verdict [signal]
@@ -148,7 +152,7 @@ become_worker() {   # in the worker's own process; what fails here is told like 
   set -- "${argv[@]}"
   mapfile -d '' -t <"/proc/$$/environ"
   for REPLY in "${MAPFILE[@]}"; do
-    [[ ! $REPLY =~ ^([a-z_]+|POSIXLY_CORRECT)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
+    [[ ! $REPLY =~ ^([a-z_]+|POSIXLY_CORRECT|SECONDS|FUNCNEST|EXECIGNORE|BASH_COMPAT)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
   done
   environment
   exec -- "$@" 3>&-
@@ -179,7 +183,8 @@ set +o noclobber
 # Who was held up on the way here may have been given up meanwhile, and the attempt be another's.
 told=''
 standing=''
-{ IFS= read -r standing <"$mark"; IFS= read -r told <"$run_dir/result-$worker.json"; } 2>/dev/null || :
+{ IFS= read -r standing <"$mark"; } 2>/dev/null || :
+[[ ! -f $run_dir/result-$worker.json ]] || { IFS= read -r told <"$run_dir/result-$worker.json"; } 2>/dev/null || :
 [[ $standing == "$claim" && ${told// /} != *"\"attempt\":$attempt,\"status\":\"failed\""* ]] || refrain
 
 # --- start -------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
     """What state a worker is in. The first rule that fits decides:
 
     1. The log says that this attempt ended: so it did.
-    2. A sentinel: the launcher failed before the worker ran, `spawn_error`.
-    3. A result: as it says.
+    2. A sentinel, and no living launcher: it failed before the worker ran, `spawn_error`.
+    3. A result, and no living launcher: as it says.
     4. The launcher lives: running; `stalled` when quiet for longer than its plan allows;
        still `spawning` while a narrator is at work on it and has not said otherwise.
     5. A launcher was there (a mark, or a sign of life in the log) and is gone: `lost`.

@@ -12,13 +12,17 @@ What must stay true:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from orchestra.model.event import Damage, Draft, Event, encode, read_log
-from orchestra.store.publish import sync_directory, write_all
+from orchestra.store.publish import open_regular, sync_directory, write_all
+
+PATIENCE_S = 10.0  # for whoever holds the log's lock: an append takes milliseconds
 
 
 class EventLog:
@@ -33,7 +37,7 @@ class EventLog:
 
     def read_new(self) -> list[Event]:
         """The events that came since the last call, oldest first. Raises OSError."""
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             return self._read_from(file.fileno())
 
     def _read_from(self, fd: int) -> list[Event]:
@@ -52,11 +56,11 @@ class EventLog:
     def exclusive(self) -> Iterator[Appender]:
         """Hold the log's lock. Raises OSError where the log cannot be opened for writing."""
         created = not os.path.exists(self.path)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         try:
             if created:
                 sync_directory(os.path.dirname(self.path))
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _lock(fd, self.path)
             yield Appender(self, fd, self._read_from(fd))
         finally:
             os.close(fd)
@@ -130,6 +134,19 @@ class Appender:
         log.offset += len(data)
         log.last_op = events[-1].op
         return events
+
+
+def _lock(fd: int, path: str) -> None:
+    """Take the log's lock. Raises TimeoutError where somebody sits on it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                why = f"another process has held its lock for {PATIENCE_S:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, why, path) from None
+            time.sleep(0.002)
 
 
 def _pread_all(fd: int, offset: int) -> bytes:

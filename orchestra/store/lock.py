@@ -140,8 +140,8 @@ def _leftovers(layout: Layout) -> list[str]:
 
 def _discard(gone: str) -> None:
     with contextlib.suppress(OSError):
-        os.unlink(f"{gone}/holder.json")
-    with contextlib.suppress(OSError):
+        for name in os.listdir(gone):  # beside the holder, what somebody killed in `sign` was building
+            os.unlink(f"{gone}/{name}")
         os.rmdir(gone)
 
 

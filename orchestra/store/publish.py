@@ -7,9 +7,11 @@ owner get their names in the order in which they were added.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 
 class Staged(NamedTuple):
@@ -119,7 +121,19 @@ def sync_directory(path: str) -> None:
 def read_text(path: str, limit: int = 1 << 20) -> str | None:
     """The file's text, at most `limit` bytes of it; None where there is none to read."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read(limit).decode("utf-8", "replace")
     except OSError:
         return None
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a file that a worker may have replaced: a FIFO in its place would hold us for ever.
+
+    Raises OSError, also where it is no regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return os.fdopen(fd, "rb")

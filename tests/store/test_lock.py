@@ -292,6 +292,30 @@ def test_a_lock_that_was_killed_while_it_was_released_is_cleared_away(layout: La
     assert not os.path.exists(gone)
 
 
+def test_a_dead_holder_that_was_signing_anew_leaves_nothing_behind(layout: Layout) -> None:
+    planted_dead(layout)
+    Path(f"{layout.lock}/.holder.json.1.new").write_text("{")
+    mine = holder_of(process.this_process())
+    lock.take(layout, mine, lambda holder: holder != mine)
+    lock.release(layout, mine.token)
+    assert os.listdir(layout.run_dir) == [".narrator.guard"]
+
+
+def test_signing_anew_keeps_the_lock_and_tells_the_new_facts(layout: Layout) -> None:
+    mine = holder_of(process.this_process())
+    lock.take(layout, mine, never)
+    lock.sign(layout, mine._replace(epoch=9))
+    assert lock.look(layout).holder == mine._replace(epoch=9)
+    assert os.listdir(layout.lock) == ["holder.json"]
+
+
+def test_signing_what_is_not_ours_does_nothing(layout: Layout) -> None:
+    mine = holder_of(process.this_process())
+    lock.take(layout, mine, never)
+    lock.sign(layout, mine._replace(token="another"))
+    assert lock.look(layout).holder == mine
+
+
 @contextmanager
 def child(work: Callable[[], None]) -> Iterator[int]:
     """A process that does this over and over, until it is killed."""
