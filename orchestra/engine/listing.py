@@ -45,6 +45,5 @@ def row(root: str, run: str, changed: float) -> dict[str, Any]:
 
 def log_events(layout: Layout, *, telemetry: bool) -> EventLog:
     """A reader of the run's events, or of its telemetry (which may not be there yet)."""
-    if telemetry and not os.path.exists(layout.telemetry):
-        return EventLog(os.devnull, layout.damaged)
-    return EventLog(layout.telemetry if telemetry else layout.events, layout.damaged)
+    path = layout.telemetry if telemetry else layout.events
+    return EventLog(path, layout.damaged, may_be_missing=telemetry)

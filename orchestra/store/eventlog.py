@@ -28,17 +28,23 @@ PATIENCE_S = 10.0  # for whoever holds the log's lock: an append takes milliseco
 class EventLog:
     """A reader of the log that remembers how far it has read, and the way to its lock."""
 
-    def __init__(self, path: str, damaged_path: str) -> None:
+    def __init__(self, path: str, damaged_path: str, *, may_be_missing: bool = False) -> None:
         self.path = path
         self.damaged_path = damaged_path  # followed by .OFFSET
+        self.may_be_missing = may_be_missing  # then it is as good as empty
         self.offset = 0  # what this object has read so far
         self.last_op = 0
         self.damage: list[Damage] = []  # seen by reading, not yet set aside
 
     def read_new(self) -> list[Event]:
         """The events that came since the last call, oldest first. Raises OSError."""
-        with open_regular(self.path) as file:
-            return self._read_from(file.fileno())
+        try:
+            with open_regular(self.path) as file:
+                return self._read_from(file.fileno())
+        except FileNotFoundError:
+            if self.may_be_missing:
+                return []
+            raise
 
     def _read_from(self, fd: int) -> list[Event]:
         size = os.fstat(fd).st_size

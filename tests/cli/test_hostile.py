@@ -311,7 +311,7 @@ def test_no_standard_input_at_all_is_bad_input(root: Root) -> None:
     root.init("r")
     process = root.start("spawn", "r", "--from", "-", "--", "true", preexec_fn=lambda: os.close(0))
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, json.loads(out)["error"]["code"]) == (2, "usage")
+    assert (process.returncode, json.loads(out)["error"]["code"]) == (2, "bad_plan")
     assert "Traceback" not in err
 
 

@@ -387,9 +387,17 @@ def _forge_mark(trees: Trees, **fields: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}) + "\n")
 
 
+def _forget_the_sign_of_life(trees: Trees) -> None:
+    """As if the narrator had died before it could record it: then the mark is all there is."""
+    log = trees.run_dir / "events.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if '"kind":"spawned"' not in line))
+
+
 def test_a_mark_whose_pid_belongs_to_another_process_is_lost(trees: Trees) -> None:
     trees.grow("ready; leaf main")
     start = trees.root.mark("t", "W")["process_start"]
+    _forget_the_sign_of_life(trees)
     _forge_mark(trees, process_start=start + 1)
     worker = trees.root.worker("t", "W")
     assert (worker["state"], worker["verdict"]) == ("failed", "lost")
@@ -410,6 +418,7 @@ def test_a_late_result_of_an_abandoned_attempt_changes_nothing(trees: Trees) -> 
     trees.grow("ready; leaf main")
     first = trees.launcher()
     os.kill(first, signal.SIGSTOP)
+    _forget_the_sign_of_life(trees)
     _forge_mark(trees, process_start=1)  # as if its launcher were gone: nobody ends it
     events = trees.run_dir / "events.jsonl"
     assert trees.root("wait", "t").json["workers"][0]["verdict"] == "lost"
