@@ -26,7 +26,7 @@ from orchestra.model.verdict import Retry, Verdict
 from orchestra.store.publish import Staging, publish, read_text
 
 SIGN_OF_LIFE_S = 30.0  # a launcher that shows none by then is ended
-GROUP = 16  # how many trails wait for the disk together
+GROUP = 8  # how many trails wait for the disk together
 
 
 class SpawnReport(NamedTuple):

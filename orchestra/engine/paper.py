@@ -40,7 +40,8 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
     for path in (layout.result(name), layout.sentinel(name)):  # a deferral's, or an earlier attempt's
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-    reserve(layout.attempt_reserve(name, attempt))
+    reserve(layout.attempt_reserve(name, attempt), RESERVE)
+    reserve(f"{layout.attempt(name, attempt)}/jobs", RESERVE[-401:])
     staging.add(name, layout.brief(name), encoded(record.entry.brief))
     staging.add(name, layout.prompt(name), encoded(prompt))
     staging.add(name, layout.launcher(name), render(order).encode("ascii"), 0o700)
@@ -120,11 +121,11 @@ def make_directories(*paths: str) -> None:
                 raise
 
 
-def reserve(path: str) -> None:
-    """Space for the result: written over in place when the disk has none left."""
+def reserve(path: str, space: bytes) -> None:
+    """Space for the launcher's own words: written over in place when the disk has none left."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        write_all(fd, RESERVE)
+        write_all(fd, space)
     finally:
         os.close(fd)
 

@@ -42,6 +42,7 @@ class Watch:
         except ImportError:
             return None
         watch = self
+        forget_the_wait_for_moves()
 
         class Handler(FileSystemEventHandler):
             """Hands every name on to the one who waits."""
@@ -115,3 +116,11 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def forget_the_wait_for_moves() -> None:
+    """watchdog holds everything back for half a second while it looks for a move's other half."""
+    with contextlib.suppress(ImportError):
+        from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
+
+        InotifyMoveEventGrouper.delay = 0.005

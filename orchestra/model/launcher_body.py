@@ -152,6 +152,7 @@ become_worker() {   # in the worker's own process; what fails here is told like 
   set -- "${argv[@]}"
   mapfile -d '' -t <"/proc/$$/environ"
   for REPLY in "${MAPFILE[@]}"; do
+    [[ $REPLY == [a-z_PSFEB]* ]] || continue   # cheaper than the rule itself
     [[ ! $REPLY =~ ^([a-z_]+|POSIXLY_CORRECT|SECONDS|FUNCNEST|EXECIGNORE|BASH_COMPAT)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
   done
   environment
@@ -195,7 +196,7 @@ trap 'stop_worker signal 15' TERM          # somebody else, or the machine going
 trap 'stop_worker signal 2' INT
 trap 'stop_worker signal 1' HUP
 trap 'stop_worker timeout' ALRM
-printf '%400s\n' '' >"$here/jobs"           # room that a full disk cannot take
+[[ -e $here/jobs ]] || printf '%400s\n' '' >"$here/jobs"   # room that a full disk cannot take
 trap note_jobs CHLD
 ( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
 pid=$!
