@@ -25,6 +25,7 @@ class Session:
         self.given_narrator: str | None = None
         self.after_dashes = after_dashes  # what stood behind `--`; None: there was no `--`
         self.run: str | None = None
+        self.words = ""  # RUN, and the root where it was given, as the next command needs them
 
     @property
     def root(self) -> str:

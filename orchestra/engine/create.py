@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from typing import Any
@@ -50,7 +49,7 @@ def make_directory(layout: Layout) -> None:
     try:
         os.makedirs(os.path.dirname(layout.run_dir), exist_ok=True)
         os.makedirs(layout.run_dir, 0o700, exist_ok=True)
-        ours = {".narrator.lock", ".narrator.guard", ".narrator.claim", "run.yaml", "events.jsonl"}
+        ours = {"run.yaml", "events.jsonl"}
         strangers = [n for n in os.listdir(layout.run_dir) if n not in ours and not n.startswith(".")]
     except OSError as error:
         raise Storage.from_os("make the run's directory", layout.run_dir, error) from error
@@ -82,8 +81,6 @@ def write_run(
     try:
         publish(layout.plan, run_yaml(settings, text).encode("utf-8", "surrogateescape"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.rmdir(layout.run_dir)
         raise Storage.from_os("write the plan", layout.plan, error) from error
     conductor.record(
         [

@@ -21,14 +21,6 @@ def read_plan(path: str) -> tuple[str, Plan]:
         for entry in phase.workers:
             line, column = plan.positions.get(entry.name, (0, 0))
             resolve_brief(entry.brief, base, where=(path, line, column), worker=entry.name)
-            if plan.command is None and entry.command is None:
-                raise BadPlan(
-                    f"{path}:{line}:{column}: worker {entry.name} has no command, nor has the plan",
-                    hint="add `command: [claude, -p]` at the top of the plan, or to the worker",
-                    file=path,
-                    line=line,
-                    column=column,
-                )
     return text, plan
 
 

@@ -7,10 +7,9 @@ import select
 import shutil
 import signal
 import sys
-import time
 from typing import NamedTuple
 
-from orchestra.host import process, starter
+from orchestra.host import clock, process, starter
 
 
 class News(NamedTuple):
@@ -85,7 +84,7 @@ class Starter:
         for _ in range(200):
             if os.waitpid(self._pid, os.WNOHANG)[0]:
                 return
-            time.sleep(0.01)
+            clock.pause(0.01)
         os.kill(self._pid, signal.SIGKILL)  # it is stopped: its orders are not carried out any more
         os.waitpid(self._pid, 0)
 

@@ -15,7 +15,6 @@ def look() -> HostLoad:
         memory_available=psutil.virtual_memory().available,
         load_per_cpu=psutil.getloadavg()[0] / cpus,
         disk_queue=_disk_queue(),
-        cpus=cpus,
     )
 
 

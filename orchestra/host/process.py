@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from functools import cache
 
+from orchestra.host import clock
 from orchestra.model.owner import proved_dead
 from orchestra.model.trail import Process
 
@@ -155,16 +155,16 @@ def end_all(
                 family[launcher] = None
         return list(family)
 
-    deadline = time.monotonic() + grace_s
+    deadline = clock.monotonic() + grace_s
     told: set[Process] = set()
     while family := living():
-        late = time.monotonic() >= deadline
+        late = clock.monotonic() >= deadline
         for process in family:
             if late or process not in told:
                 send(process, signal.SIGKILL if late else signal.SIGTERM)
                 send(process, signal.SIGCONT)
                 told.add(process)
-        if time.monotonic() >= deadline + patience_s:
+        if clock.monotonic() >= deadline + patience_s:
             return family
-        time.sleep(0.02)
+        clock.pause(0.02)
     return []

@@ -19,7 +19,6 @@ class HostLoad(NamedTuple):
     memory_available: int  # bytes
     load_per_cpu: float  # load average over one minute, divided by the number of CPUs
     disk_queue: float  # requests in flight, on the busiest disk
-    cpus: int
 
 
 class Limits(NamedTuple):

@@ -371,7 +371,6 @@ def test_every_command_of_the_contract_is_there(verb: str) -> None:
     assert verb in VERBS
 
 
-@pytest.mark.skipif(not README.exists(), reason="no README.md yet")
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_command_is_named_in_the_readme(verb: str) -> None:
     assert f"orchestra {verb}" in README.read_text()

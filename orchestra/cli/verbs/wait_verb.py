@@ -62,7 +62,7 @@ def wait_(
 
     gc.enable()  # unlike most calls, this one may last
     scope = Scope(tuple(only or ()), phase, since, keep_going)
-    with progress(follow or session.as_json, observer) as watched:
+    with Progress(follow or session.as_json) as watched:
         report = wait(observer, scope, timeout_s=timeout, on_change=tell if follow else watched)
     snapshot = observer.snapshot()
     steps = next_steps(session.words, snapshot, observer.history.plan)
@@ -111,16 +111,11 @@ def wait_again(words: str, op: int, scope: Scope) -> str:
     return " ".join(parts)
 
 
-def progress(quiet: bool, observer: Observer) -> Progress:
-    return Progress(quiet, observer)
-
-
 class Progress:
     """On a terminal: a line that lives while we wait."""
 
-    def __init__(self, quiet: bool, observer: Observer) -> None:
+    def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
-        self.observer = observer
 
     def __enter__(self) -> Progress:
         if not self.quiet:
