@@ -376,7 +376,8 @@ class Machine(RuleBasedStateMachine):
         failed = self.at("failed")
         if not failed:
             return
-        chosen = failed if pick is None else [failed[pick % len(failed)]]
+        worth_it = [child for child in failed if child.row["retry"] != Retry.NEVER]
+        chosen = worth_it if pick is None else [failed[pick % len(failed)]]
         answer = self.mutate("retry", RUN, *([] if pick is None else [chosen[0].name]))
         rows = {r["name"]: b for b in ("spawned", "deferred", "failed") for r in answer.json[b]}
         for child in chosen:
