@@ -12,6 +12,7 @@ class Launch(NamedTuple):
     script: str
     stderr: str  # what bash itself has to say goes here
     timeout_s: float  # 0: none
+    token: str  # by which all of the attempt is found again, the launcher included
 
 
 class News(Protocol):

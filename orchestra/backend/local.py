@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from orchestra.backend.base import Batch, Launch, News
 from orchestra.host import process
 from orchestra.model.trail import Process
@@ -31,11 +33,13 @@ class LocalBatch:
 
     def __init__(self) -> None:
         from orchestra.host.launch import Starter  # only spawn and retry start anything
+        from orchestra.model.launcher import started_with
 
-        self._starter = Starter()
+        self._starter = Starter(started_with(os.environ))
 
     def launch(self, order: Launch) -> None:
-        self._starter.start(order.worker, order.script, order.stderr, order.timeout_s)
+        tag = f"{process.TOKEN}={order.token}"
+        self._starter.start(order.worker, order.script, order.stderr, order.timeout_s, tag)
 
     def news(self, timeout_s: float) -> list[News]:
         return list(self._starter.news(timeout_s))

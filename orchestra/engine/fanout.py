@@ -117,7 +117,9 @@ class FanOut:
             self.batch = self.conductor.backend.batch()
         name, layout = record.name, self.layout
         log = layout.launcher_log(name, record.attempt)
-        self.batch.launch(Launch(name, layout.launcher(name), log, record.entry.timeout_s or 0))
+        self.batch.launch(
+            Launch(name, layout.launcher(name), log, record.entry.timeout_s or 0, record.token)
+        )
         self.pending[name] = Pending(record, clock.monotonic() + SIGN_OF_LIFE_S)
 
     @contextlib.contextmanager

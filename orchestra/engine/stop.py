@@ -134,7 +134,8 @@ def kill_workers(observer: Observer, view: WorkerView) -> None:
     if view.process is None:
         return
     for member in [*observer.backend.leftovers(view.record.token), *process.descendants(view.process)]:
-        process.send(member, signal.SIGKILL)
+        if member != view.process:
+            process.send(member, signal.SIGKILL)
     process.send(view.process, signal.SIGCONT)
 
 

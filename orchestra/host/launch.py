@@ -22,9 +22,12 @@ class News(NamedTuple):
 
 
 class Starter:
-    """A helper process that starts launchers for one batch. Raises OSError where it cannot be had."""
+    """A helper process that starts launchers for one batch, each with the same words behind its script.
 
-    def __init__(self) -> None:
+    Raises OSError where it cannot be had.
+    """
+
+    def __init__(self, words: tuple[str, ...]) -> None:
         bash = shutil.which("bash")
         if bash is None:
             raise FileNotFoundError(2, "bash is not on the PATH", "bash")
@@ -37,7 +40,7 @@ class Starter:
             self._pid = os.posix_spawn(
                 sys.executable,
                 # -S, -E: it needs no packages and no settings, so it is up in a few milliseconds.
-                [sys.executable, "-S", "-E", starter.__file__, bash],
+                [sys.executable, "-S", "-E", starter.__file__, bash, *words],
                 os.environ,
                 setsid=True,
                 file_actions=[
@@ -50,9 +53,12 @@ class Starter:
         finally:
             self._close(*ends)
 
-    def start(self, name: str, script: str, stderr: str, timeout_s: float) -> None:
-        """Order one launcher. Raises OSError where the helper has died."""
-        order = (name, script, stderr, f"{timeout_s:.3f}")
+    def start(self, name: str, script: str, stderr: str, timeout_s: float, tag: str) -> None:
+        """Order one launcher; `tag` is a NAME=VALUE for its environment.
+
+        Raises OSError where the helper has died.
+        """
+        order = (name, script, stderr, f"{timeout_s:.3f}", tag)
         data = b"".join(os.fsencode(field) + b"\0" for field in order)
         while data:
             data = data[os.write(self._orders, data) :]

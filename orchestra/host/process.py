@@ -14,6 +14,8 @@ from orchestra.host import clock
 from orchestra.model.owner import proved_dead
 from orchestra.model.trail import Process
 
+TOKEN = "ORCHESTRA_TOKEN"  # in the environment of all that belongs to one attempt
+
 
 @cache
 def boot_id() -> str:
@@ -96,8 +98,8 @@ def send(process: Process, signum: int) -> bool:
 
 
 def carriers(token: str) -> list[Process]:
-    """Every living process that has ORCHESTRA_TOKEN=token in its environment."""
-    needle = f"ORCHESTRA_TOKEN={token}".encode()
+    """Every living process that has TOKEN=token in its environment."""
+    needle = f"{TOKEN}={token}".encode()
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():

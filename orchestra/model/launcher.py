@@ -10,9 +10,10 @@ What must stay true of every script that `render` makes:
   all that is built from it is valid JSON.
 * Up to the sign of life nothing but builtins of bash runs: a spawn costs two forks.
 
-It is started as `bash -p SCRIPT supervised`, with descriptor 3 open for the sign of
+It is started as `bash -p SCRIPT supervised [plain]`, with descriptor 3 open for the sign of
 life, an interval timer that sends SIGALRM at the timeout, and itself made the reaper of
-orphaned descendants. By hand (`bash .run-NAME.sh`) the timer is a background `sleep`, and
+orphaned descendants; `plain` where no name in its environment is one of the script's own.
+By hand (`bash .run-NAME.sh`) the timer is a background `sleep`, and
 descendants are found by the token alone.
 """
 
@@ -21,14 +22,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from orchestra.model.launcher_body import BODY
+from orchestra.model.launcher_body import BODY, SHADOWED
 from orchestra.model.verdict import AUTH_PATTERN, RATE_LIMIT_PATTERN
 
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 _EXPANDS = re.compile(r"[$`]")  # shellcheck wonders (SC2016) whether these were meant to expand
+_SHADOWED = re.compile(SHADOWED)
 _PLACEHOLDER = re.compile(r"\{(prompt_file|prompt|out|run_dir|name)\}")
 
 
@@ -46,6 +49,11 @@ class LaunchOrder(NamedTuple):
     timeout_s: float
     grace_s: float
     tmp_dir: str
+
+
+def started_with(environment: Iterable[str]) -> tuple[str, ...]:
+    """The words that a launcher is started with, given the names in its environment."""
+    return ("supervised",) if any(map(_SHADOWED.fullmatch, environment)) else ("supervised", "plain")
 
 
 def names_prompt(command: tuple[str, ...]) -> bool:

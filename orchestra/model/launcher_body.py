@@ -4,10 +4,12 @@ It stands behind the assignments that `launcher.render` writes, and reads: claim
 report. What it may count on is said there.
 """
 
+# Names that the script uses, or that change how bash reads it: in the environment they are the worker's.
+SHADOWED = "[a-z][a-z_]*|POSIXLY_CORRECT|FUNCNEST|EXECIGNORE|BASH_COMPAT"
+
 BODY = r"""
 set +o posix
 unset -v FUNCNEST EXECIGNORE BASH_COMPAT   # the narrator's may not rule here; the worker gets them back
-SECONDS=0
 set -Eeuo pipefail
 { read -r _; read -r _ callers_umask; } <"/proc/$$/status"
 umask 077
@@ -15,7 +17,8 @@ umask 077
 mark=$run_dir/.pid-$worker.json
 sentinel=$run_dir/.spawn-$worker.error
 here=$run_dir/attempts/$worker/$attempt   # no other attempt writes here
-supervised=${1:-}
+supervised=${1:-}                         # by orchestra: it has set the timer and made us the reaper of orphans
+plain=${2:-}                              # and it has seen that the environment has no name of ours
 reason=''
 why=''                                    # why we ended the worker, if we did
 started_at=null
@@ -90,37 +93,43 @@ carriers() {   # of the token, whatever session or parent they have, added to tr
   for dir in /proc/[0-9]*; do
     environment=()
     { mapfile -d '' -t environment <"$dir/environ"; } 2>/dev/null || :
-    [[ " ${environment[*]} " == *" ORCHESTRA_TOKEN=$token "* ]] && tree+=("${dir#/proc/}")
+    [[ ${dir#/proc/} == "$$" || " ${environment[*]} " != *" ORCHESTRA_TOKEN=$token "* ]] || tree+=("${dir#/proc/}")
   done
   return 0
 }
 
+clock() {   # second: whole ones since the machine came up; the time of day may jump
+  read -r second _ </proc/uptime
+  second=${second%.*}
+}
+
 end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
-  local deadline i
+  local deadline second i
   { read -r grace_s <"$here/grace"; } 2>/dev/null || :   # orchestra stop --grace
-  deadline=$((SECONDS + ${grace_s%.*} + 1))
+  clock
+  deadline=$((second + ${grace_s%.*} + 1))
   tree=()
   descendants $$
   [[ ${#tree[@]} -gt 0 || -z $supervised || -n $why ]] || return 0
   carriers
   [[ ${#tree[@]} -gt 0 ]] || return 0
   { kill -TERM "${tree[@]}"; kill -CONT "${tree[@]}"; } 2>/dev/null || :
-  while ((${#tree[@]} > 0 && SECONDS <= deadline + 10)); do
+  while ((${#tree[@]} > 0 && second <= deadline + 10)); do
     sleep 0.03 || :
+    clock
     tree=()
     descendants $$
     # What forks on and on is elsewhere before a look at all processes is over: strike at once.
-    for ((i = 0; i < 200 && SECONDS >= deadline && ${#tree[@]} > 0; i++)); do
+    for ((i = 0; i < 200 && second >= deadline && ${#tree[@]} > 0; i++)); do
       kill -KILL "${tree[@]}" 2>/dev/null || :
       tree=()
       descendants $$
     done
     carriers
-    if ((SECONDS >= deadline && ${#tree[@]} > 0)); then
+    if ((second >= deadline && ${#tree[@]} > 0)); then
       kill -KILL "${tree[@]}" 2>/dev/null || :
     fi
   done
-  # The clock may have jumped over the deadline.
   [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
 }
 
@@ -150,11 +159,12 @@ become_worker() {   # in the worker's own process; what fails here is told like 
   trap - PIPE
   # From here on a name like `token` or `out` is the worker's own, if its environment has one.
   set -- "${argv[@]}"
-  mapfile -d '' -t <"/proc/$$/environ"
-  for REPLY in "${MAPFILE[@]}"; do
-    [[ $REPLY == [a-z_PSFEB]* ]] || continue   # cheaper than the rule itself
-    [[ ! $REPLY =~ ^([a-z_]+|POSIXLY_CORRECT|SECONDS|FUNCNEST|EXECIGNORE|BASH_COMPAT)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
-  done
+  if [[ -z $plain ]]; then
+    mapfile -d '' -t <"/proc/$$/environ"
+    for REPLY in "${MAPFILE[@]}"; do
+      [[ ! $REPLY =~ ^(@SHADOWED@)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
+    done
+  fi
   environment
   exec -- "$@" 3>&-
 }
@@ -278,4 +288,4 @@ else
   report '"failed"' '"exit_code"' "\"exit status $status\"" "$status" null
 fi
 rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
-"""
+""".replace("@SHADOWED@", SHADOWED)
