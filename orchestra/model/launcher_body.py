@@ -20,7 +20,9 @@ here=$run_dir/attempts/$worker/$attempt   # no other attempt writes here
 supervised=${1:-}                         # by orchestra: it has set the timer and made us the reaper of orphans
 plain=${2:-}                              # and it has seen that the environment has no name of ours
 reason=''
-why=''                                    # why we ended the worker, if we did
+why=''                                    # why we shall end the worker, if we shall
+told_by=''                                # the signal that said so, where it was not orchestra's
+retry=later                               # what a failure is worth before the worker runs: the host is to blame
 started_at=null
 log_out=$run_dir/log-$worker.out
 log_err=$run_dir/log-$worker.err
@@ -65,14 +67,99 @@ fail() {   # line command status: a step of this launcher failed before the work
   stamp
   json "$2"
   [[ -n $reason ]] || reason="\"the launcher failed at line $1 with status $3: ${quoted:1}"
-  if printf '{"worker":"%s","attempt":%s,"line":%s,"command":%s,"exit_code":%s,"reason":%s,"at":"%s"}\n' \
-    "$worker" "$attempt" "$1" "$quoted" "$3" "$reason" "$now" >"$here/error.new"; then
+  if printf '{"worker":"%s","attempt":%s,"line":%s,"command":%s,"exit_code":%s,"reason":%s,"retry":"%s","at":"%s"}\n' \
+    "$worker" "$attempt" "$1" "$quoted" "$3" "$reason" "$retry" "$now" >"$here/error.new"; then
     mv -f -- "$here/error.new" "$sentinel"
   fi
   report '"failed"' '"spawn_error"' "$reason" "$3" null
   rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
   exit 70
 }
+
+note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKILL
+  jobs -l 1<>"$here/jobs" || :
+}
+
+# --- claim -------------------------------------------------------------------------------
+trap 'fail "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
+IFS=' ' read -r -a stat <"/proc/$$/stat"
+read -r boot_id </proc/sys/kernel/random/boot_id
+read -r host </proc/sys/kernel/hostname
+stamp
+started_at=\"$now\"
+printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
+  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$token" "$now" "$tmp_dir_json"
+refrain() {
+  trap - ERR EXIT
+  exit 75
+}
+
+made=''
+set -o noclobber
+if ! { made=yes; printf '%s\n' "$claim"; } >"$mark"; then
+  [[ -n $made || ! -e $mark ]] || refrain   # another launcher has claimed this attempt: it is running, or was
+  reason='"the mark could not be written"'
+  false
+fi
+set +o noclobber
+# Who was held up on the way here may have been given up meanwhile, and the attempt be another's.
+told=''
+standing=''
+{ IFS= read -r standing <"$mark"; } 2>/dev/null || :
+[[ ! -f $run_dir/result-$worker.json ]] || { IFS= read -r told <"$run_dir/result-$worker.json"; } 2>/dev/null || :
+[[ $standing == "$claim" && ${told// /} != *"\"attempt\":$attempt,\"status\":\"failed\""* ]] || refrain
+
+# --- start -------------------------------------------------------------------------------
+[[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }
+exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
+trap 'why=${why:-stopped}' USR1            # orchestra stop
+trap 'why=${why:-signal} told_by=15' TERM  # somebody else, or the machine going down
+trap 'why=${why:-signal} told_by=2' INT
+trap 'why=${why:-signal} told_by=1' HUP
+trap 'why=${why:-timeout}' ALRM
+[[ -e $here/jobs ]] || printf '%400s\n' '' >"$here/jobs"   # room that a full disk cannot take
+trap note_jobs CHLD
+retry=never                                # what is wrong here stays so until it is mended
+reason=$no_directory
+cd -- "$cwd"
+reason=$no_command
+PATH=$path type -P -- "${argv[0]}" >/dev/null
+retry=later
+reason='"no process could be had for the worker"'
+export ORCHESTRA_RUN_DIR=$run_dir ORCHESTRA_WORKER=$worker ORCHESTRA_ATTEMPT=$attempt
+export ORCHESTRA_OUT=$out ORCHESTRA_BRIEF=$run_dir/brief-$worker.md
+export ORCHESTRA_HEARTBEAT=$here/heartbeat ORCHESTRA_TOKEN=$token TMPDIR=$tmp_dir
+become_worker() {   # in a process of its own
+  trap - INT QUIT
+  reason=''
+  umask "$callers_umask"
+  # From here on a name like `token` or `out` is the worker's own, if its environment has one.
+  set -- "${argv[@]}"
+  if [[ -z $plain ]]; then
+    mapfile -d '' -t <"/proc/$$/environ"
+    for REPLY in "${MAPFILE[@]}"; do
+      [[ ! $REPLY =~ ^(@SHADOWED@)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
+    done
+  fi
+  environment
+  exec -- "$@" 3>&-
+}
+( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
+pid=$!
+reason=''
+trap '' PIPE
+printf '%s\n' "$worker" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see it
+exec 3>&- 4>&- 5>&- 6<&-
+if [[ -z $supervised && $timeout_s != 0 ]]; then
+  { sleep "$timeout_s"; kill -ALRM $$; } &
+fi
+
+# --- wait --------------------------------------------------------------------------------
+status=0
+wait "${why:-$pid}" 2>/dev/null || status=$?   # until it has ended, or a trap has said why it shall
+
+# --- end ---------------------------------------------------------------------------------
+trap '' ALRM USR1 TERM INT HUP
 
 descendants() {   # of process $1, added to tree
   local file kid
@@ -133,96 +220,13 @@ end_tree() {   # everything that this attempt started: TERM, then KILL after the
   [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
 }
 
-stop_worker() {   # verdict [signal]
-  trap '' TERM INT HUP ALRM USR1
-  why=$1
-  told_by=${2:-}
+if [[ -n $why ]]; then
   end_tree
-}
-
-note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKILL
-  jobs -l 1<>"$here/jobs" || :
-}
-
-become_worker() {   # in the worker's own process; what fails here is told like all before the start
-  trap - INT QUIT
-  umask "$callers_umask"
-  reason=$no_directory
-  cd -- "$cwd"
-  export ORCHESTRA_RUN_DIR=$run_dir ORCHESTRA_WORKER=$worker ORCHESTRA_ATTEMPT=$attempt
-  export ORCHESTRA_OUT=$out ORCHESTRA_BRIEF=$run_dir/brief-$worker.md
-  export ORCHESTRA_HEARTBEAT=$here/heartbeat ORCHESTRA_TOKEN=$token TMPDIR=$tmp_dir
-  reason=$no_command
-  PATH=$path type -P -- "${argv[0]}" >/dev/null
-  trap '' PIPE
-  printf '%s %s\n' "$worker" "$BASHPID" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see
-  trap - PIPE
-  # From here on a name like `token` or `out` is the worker's own, if its environment has one.
-  set -- "${argv[@]}"
-  if [[ -z $plain ]]; then
-    mapfile -d '' -t <"/proc/$$/environ"
-    for REPLY in "${MAPFILE[@]}"; do
-      [[ ! $REPLY =~ ^(@SHADOWED@)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
-    done
-  fi
-  environment
-  exec -- "$@" 3>&-
-}
-
-# --- claim -------------------------------------------------------------------------------
-trap 'fail "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
-IFS=' ' read -r -a stat <"/proc/$$/stat"
-read -r boot_id </proc/sys/kernel/random/boot_id
-read -r host </proc/sys/kernel/hostname
-stamp
-started_at=\"$now\"
-printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
-  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$token" "$now" "$tmp_dir_json"
-refrain() {
-  trap - ERR EXIT
-  exit 75
-}
-
-made=''
-set -o noclobber
-if ! { made=yes; printf '%s\n' "$claim"; } >"$mark"; then
-  [[ -n $made || ! -e $mark ]] || refrain   # another launcher has claimed this attempt: it is running, or was
-  reason='"the mark could not be written"'
-  false
+  status=0
+  wait "$pid" || status=$?
 fi
-set +o noclobber
-# Who was held up on the way here may have been given up meanwhile, and the attempt be another's.
-told=''
-standing=''
-{ IFS= read -r standing <"$mark"; } 2>/dev/null || :
-[[ ! -f $run_dir/result-$worker.json ]] || { IFS= read -r told <"$run_dir/result-$worker.json"; } 2>/dev/null || :
-[[ $standing == "$claim" && ${told// /} != *"\"attempt\":$attempt,\"status\":\"failed\""* ]] || refrain
-
-# --- start -------------------------------------------------------------------------------
-[[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }
-exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
-trap 'stop_worker stopped' USR1            # orchestra stop
-trap 'stop_worker signal 15' TERM          # somebody else, or the machine going down
-trap 'stop_worker signal 2' INT
-trap 'stop_worker signal 1' HUP
-trap 'stop_worker timeout' ALRM
-[[ -e $here/jobs ]] || printf '%400s\n' '' >"$here/jobs"   # room that a full disk cannot take
-trap note_jobs CHLD
-( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
-pid=$!
-exec 3>&- 4>&- 5>&- 6<&-
-[[ -z $why ]] || end_tree   # we were told to stop before there was anything to stop
-if [[ -z $supervised && $timeout_s != 0 ]]; then
-  { sleep "$timeout_s"; kill -ALRM $$; } &
-fi
-
-# --- wait --------------------------------------------------------------------------------
-status=0
-wait "$pid" || status=$?
-[[ -z $why ]] || { status=0; wait "$pid" || status=$?; }   # a trap cut the first wait short
 trap - CHLD
-trap '' ALRM USR1 TERM INT HUP   # it has ended; what is left of it is ended now
-end_tree
+end_tree   # what is left of a worker that has ended
 trap - ERR EXIT
 set +e
 
@@ -260,8 +264,8 @@ missing() {   # reason: the first expected artefact that is not there, if any
 last=''
 [[ $status == 0 ]] || last_lines
 if [[ $status =~ ^(1|12[67])$ && $last == "$0: "* ]]; then
-  # A subshell whose exec fails ends on the spot, without its traps: only bash's own words tell.
-  reason=$cannot_execute
+  # A process whose exec fails ends on the spot, without its traps: only bash's own words tell.
+  reason=$cannot_execute retry=never
   fail "$LINENO" exec "$status"
 elif [[ $status == 70 && -e $sentinel ]]; then
   :   # the worker could not start, and its process has said so

@@ -129,7 +129,7 @@ def _spawn_error(record: WorkerRecord, sentinel: Sentinel) -> WorkerView:
         reason=reason,
         exit_code=sentinel.exit_code,
         ended_at=sentinel.at,
-        retry=retry_advice(Verdict.SPAWN_ERROR),
+        retry=Retry.LATER if sentinel.retry == Retry.LATER else retry_advice(Verdict.SPAWN_ERROR),
         sentinel=sentinel,
     )
 
@@ -144,6 +144,8 @@ def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
             ended_at=result.ended_at,
         )
     verdict = Verdict(result.verdict or Verdict.EXIT_CODE)
+    # Without its sentinel: that could not be written, so it was the disk.
+    retry = Retry.LATER if verdict == Verdict.SPAWN_ERROR else retry_advice(verdict)
     return WorkerView(
         record,
         State.FAILED,
@@ -153,7 +155,7 @@ def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
         signal=result.signal,
         started_at=result.started_at,
         ended_at=result.ended_at,
-        retry=retry_advice(verdict),
+        retry=retry,
     )
 
 

@@ -44,6 +44,7 @@ class Sentinel(NamedTuple):
     command: str
     exit_code: int
     reason: str
+    retry: str  # what another attempt is worth; empty where it does not say
     at: str
 
 
@@ -95,6 +96,7 @@ def parse_sentinel(text: str) -> Sentinel | None:
         _text(data, "command"),
         _number(data, "exit_code"),
         _text(data, "reason"),
+        _text(data, "retry"),
         _text(data, "at"),
     )
 

@@ -37,7 +37,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from points import FAULTS, SWEEPS, Point, Sweep, beyond, most_calls, parse_point, points_of, was_hit
+from points import FAULTS, SWEEPS, Point, Sweep, beyond, hit_no_disk, most_calls, parse_point, points_of, was_hit
 from stage import Stage, Wrong
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -92,6 +92,10 @@ def try_point(bench: Bench, point: Point, tidy: bool) -> Verdict:
     stage = Stage(bench, place, bench.templates[point.sweep.command])
     try:
         answer = stage.disturbed(point.sweep, point)
+        if hit_no_disk(stage.trace()):
+            stage.await_quiet()
+            shutil.rmtree(place, ignore_errors=True)
+            return Verdict(point, False, None, False, place)
         hit = was_hit(stage.trace())
         if not (point.fault == "KILL" and point.sweep.target == "narrator"):
             stage.check_answer(point, answer)

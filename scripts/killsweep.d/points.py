@@ -73,6 +73,11 @@ def was_hit(trace: str) -> bool:
     return "INJECTED" in trace or "killed by SIGKILL" in trace
 
 
+def hit_no_disk(trace: str) -> bool:
+    """Whether the error went to what knows no full disk and no bad one: nothing that could happen."""
+    return re.search(r"\(\d+<(?:/dev/null|pipe:\[\d+\])>.*\(INJECTED\)", trace) is not None
+
+
 def points_of(sweep: Sweep, counts: dict[str, int], faults: list[str]) -> list[Point]:
     return [
         Point(sweep, fault, call, when)

@@ -137,7 +137,7 @@ class Stage:
     def disturbed(self, sweep: Sweep, point: Point | None) -> Answer:
         """Run the command with the point's fault; None: only watch."""
         words = self.words(sweep.command)
-        strace = [self.bench.strace, "-q", "-e", "signal=KILL", "-e", f"trace={traced(sweep)}"]
+        strace = [self.bench.strace, "-q", "-y", "-e", "signal=KILL", "-e", f"trace={traced(sweep)}"]
         if point is not None:
             strace += ["-e", point.inject()]
         argv, environment = [sys.executable, "-m", "orchestra", *words], self.environment()
