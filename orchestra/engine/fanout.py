@@ -90,6 +90,9 @@ class FanOut:
         """Write the trails of a few workers, wait once for the disk, start them."""
         staging = Staging()
         staged = [record for record in records if self.stage(record, staging)]
+        if staged:
+            with contextlib.suppress(OSError):  # `start` meets it again, and says so
+                self.open_batch()  # comes up while we wait for the disk
         errors = staging.publish()
         for record in staged:
             with self.in_its_own_right(record):
@@ -113,14 +116,17 @@ class FanOut:
 
     def start(self, record: WorkerRecord) -> None:
         """Order its launcher. Raises OSError."""
-        if self.batch is None:
-            self.batch = self.conductor.backend.batch()
+        batch = self.open_batch()
         name, layout = record.name, self.layout
         log = layout.launcher_log(name, record.attempt)
-        self.batch.launch(
-            Launch(name, layout.launcher(name), log, record.entry.timeout_s or 0, record.token)
-        )
+        batch.launch(Launch(name, layout.launcher(name), log, record.entry.timeout_s or 0, record.token))
         self.pending[name] = Pending(record, clock.monotonic() + SIGN_OF_LIFE_S)
+
+    def open_batch(self) -> Batch:
+        """Raises OSError."""
+        if self.batch is None:
+            self.batch = self.conductor.backend.batch()
+        return self.batch
 
     @contextlib.contextmanager
     def in_its_own_right(self, record: WorkerRecord) -> Iterator[None]:
@@ -155,7 +161,7 @@ class FanOut:
             if news.errno is not None:
                 del self.pending[news.name]
                 why = os.strerror(news.errno)
-                self.fail(pending.record, f"no process could be had for it: {why}", retry=Retry.LATER)
+                self.fail(pending.record, f"its launcher could not be started: {why}", retry=Retry.LATER)
                 continue
             pending = pending._replace(
                 pid=news.pid or pending.pid, signed=news.sign_of_life or pending.signed

@@ -47,14 +47,16 @@ def main() -> None:
             os.putenv(*tag.split(b"=", 1))
             try:
                 pid = os.fork()
-                if pid == 0:
-                    become_launcher(libc, stderr, float(seconds), [bash, b"-p", script, *words])
             except OSError as error:
-                tell(replies, name, -(error.errno or 1))
-                if pid == 0:
+                pid = -(error.errno or 1)
+            if pid == 0:
+                try:
+                    become_launcher(libc, stderr, float(seconds), [bash, b"-p", script, *words])
+                except OSError as error:
+                    tell(replies, name, -(error.errno or 1))
+                finally:
                     os._exit(71)
-            else:
-                tell(replies, name, pid)
+            tell(replies, name, pid)
 
 
 def settle_signals() -> None:
@@ -80,7 +82,7 @@ def tell(replies: int, name: bytes, number: int) -> None:
     try:
         os.write(replies, b"%s %d\n" % (name, number))
     except BrokenPipeError:
-        pass  # the command was interrupted; what it ordered is started all the same
+        return  # the command was interrupted; what it ordered is started all the same
 
 
 if __name__ == "__main__":

@@ -37,7 +37,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from points import FAULTS, SWEEPS, Point, Sweep, beyond, hit_no_disk, most_calls, parse_point, points_of, was_hit
+from points import (
+    FAULTS,
+    SWEEPS,
+    Point,
+    Sweep,
+    beyond,
+    hit_no_disk,
+    most_calls,
+    parse_point,
+    points_of,
+    was_hit,
+)
 from stage import Stage, Wrong
 
 CHECKOUT = Path(__file__).resolve().parents[2]
