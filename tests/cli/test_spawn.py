@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer, Root, wait_until
+from conftest import Answer, Root, clean_environment, processes_of, wait_until
 
 FOREVER = ["sleep", "300"]
 GATED = ["sh", "-c", 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done']
@@ -489,3 +491,38 @@ def test_a_host_without_bash_is_a_loud_failure(root: Root) -> None:
     answer = spawn_through(root, {"PATH": str(root.path)})
     assert (answer.code, answer.names("failed")) == (1, ["W"])
     assert "bash" in answer.json["failed"][0]["reason"]
+
+
+_IMPATIENT = """
+import sys
+import orchestra.engine.fanout
+from orchestra.cli.main import main
+orchestra.engine.fanout.SIGN_OF_LIFE_S = 1.0
+sys.argv[0] = "orchestra"
+main()
+"""
+
+
+def test_a_launcher_that_hangs_before_its_claim_is_ended_and_named(root: Root) -> None:
+    root.init("r")
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path), **false_bash(root, "trap '' TERM; sleep 297.1"))
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPATIENT, "spawn", "r", "--from", "-", "--no-throttle"],
+        env=env,
+        input=json.dumps([{"name": "W", "brief": "b", "command": ["true"]}]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    row = json.loads(done.stdout)["failed"][0]
+    assert (done.returncode, row["verdict"], row["retry"]) == (1, "spawn_error", "now")
+    assert "no sign of life" in row["reason"]
+    assert processes_of(root.path) == []
+
+
+def test_what_the_host_is_to_blame_for_may_be_tried_again_later_and_a_typo_never(root: Root) -> None:
+    root.init("r")
+    (root.run_dir("r") / "log-Blocked.out").mkdir()
+    answer = root.spawn("r", {"Typo": ["no-such-command"], "Blocked": ["true"]})
+    retry = {row["name"]: row["retry"] for row in answer.json["failed"]}
+    assert retry == {"Typo": "never", "Blocked": "later"}
