@@ -44,6 +44,19 @@ class Batch(Protocol):
         """Let go of them; they run on."""
 
 
+class Watch(Protocol):
+    """What the place tells of at once. All of it is a hint, and hints can be lost."""
+
+    def follow(self, key: str, process: Process) -> bool:
+        """Watch a process under the caller's key; False where it cannot be watched, or has ended."""
+
+    def wait(self, timeout_s: float) -> tuple[set[str], set[str]]:
+        """(keys of processes that ended, names of files that came); both empty at the timeout."""
+
+    def __enter__(self) -> Watch: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
 class Backend(Protocol):
     """A place where workers run."""
 
@@ -58,6 +71,15 @@ class Backend(Protocol):
 
     def leftovers(self, token: str) -> list[Process]:
         """What an attempt started and still lives, wherever it hides."""
+
+    def watch(self, directory: str) -> Watch:
+        """Be told of files that come into a directory, and of processes that end."""
+
+    def ask_to_stop(self, launcher: Process) -> None:
+        """Tell a launcher to end its worker, as this was asked for, and to report."""
+
+    def kill_worker(self, token: str, launcher: Process) -> None:
+        """KILL all of an attempt but its launcher, which reports then."""
 
     def end(self, token: str, launcher: Process | None, grace_s: float) -> list[Process]:
         """End all of an attempt; returns what could not be ended."""

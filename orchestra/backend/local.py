@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 
-from orchestra.backend.base import Batch, Launch, News
+from orchestra.backend.base import Batch, Launch, News, Watch
 from orchestra.host import process
 from orchestra.model.trail import Process
 
@@ -23,6 +24,20 @@ class Local:
 
     def leftovers(self, token: str) -> list[Process]:
         return process.carriers(token)
+
+    def watch(self, directory: str) -> Watch:
+        from orchestra.host import watch  # only who waits needs watchdog
+
+        return watch.Watch(directory)
+
+    def ask_to_stop(self, launcher: Process) -> None:
+        process.send(launcher, signal.SIGUSR1)  # the launcher's own trap for it
+        process.send(launcher, signal.SIGCONT)
+
+    def kill_worker(self, token: str, launcher: Process) -> None:
+        for member in {*process.carriers(token), *process.descendants(launcher)} - {launcher}:
+            process.send(member, signal.SIGKILL)
+        process.send(launcher, signal.SIGCONT)  # a stopped one is woken, to report
 
     def end(self, token: str, launcher: Process | None, grace_s: float) -> list[Process]:
         return process.end_all(token, launcher, grace_s=grace_s)

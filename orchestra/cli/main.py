@@ -17,6 +17,7 @@ import typer
 from orchestra import __version__
 from orchestra.cli.session import Session
 from orchestra.errors import BUG, USAGE, OrchestraError, Storage
+from orchestra.model.names import or_nearest
 
 INTERRUPTED = 130
 
@@ -60,10 +61,7 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], VERBS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "orchestra --help lists the commands"
+            hint = or_nearest(args[0], VERBS, "orchestra --help lists the commands")
             raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
         ctx.obj.verb = name or ""  # a value of an option may be spelled like a verb

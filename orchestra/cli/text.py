@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.status import Status
 from rich.table import Table
 
 from orchestra.engine.fanout import SpawnReport
@@ -108,10 +107,6 @@ def say(view: WorkerView) -> None:
 
 def say_phase(name: str) -> None:
     console.print(f"[bold]{plain(name)}[/]")
-
-
-def spinner(text: str) -> Status:
-    return console.status(text)
 
 
 def show_runs(rows: Sequence[dict[str, Any]]) -> None:

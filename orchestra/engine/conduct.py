@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from orchestra.backend.base import Backend
 from orchestra.engine.narrator import Narrator
-from orchestra.engine.observe import Observer, describe_lock, holder_is_dead
-from orchestra.errors import NarratorAlreadyActive, NestedSpawn, NoSuchRun, Storage, Superseded
+from orchestra.engine.observe import Observer, describe_lock, holder_is_dead, no_such_run
+from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Superseded
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, RECONCILIATION, Draft, Event
 from orchestra.model.history import ENDED, State, WorkerRecord
@@ -86,7 +86,7 @@ class Conductor(Observer):
         if freed is not None:
             self._clear_litter(freed.process.pid)
             note = {"holder": freed.to_json(), "reason": "its holder is dead"}
-            self.record([Draft(ALERTS, "lock_taken_over", note)])
+            self.record([Draft(ALERTS, "lock_taken_over", note), *self._untold_damage()])
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
 
     def _clear_litter(self, pid: int) -> None:
@@ -95,6 +95,18 @@ class Conductor(Observer):
             if is_litter(name, pid):
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self.layout.run_dir}/{name}")
+
+    def _untold_damage(self) -> list[Draft]:
+        """What the dead holder took out of the log, and did not live to tell."""
+        told = {alert.get("saved_as") for alert in self.history.alerts}
+        place, prefix = os.path.split(f"{self.layout.damaged}.")
+        drafts = []
+        for name in sorted(os.listdir(place)):
+            path, offset = f"{place}/{name}", name.removeprefix(prefix)
+            if name.startswith(prefix) and offset.isdigit() and path not in told:
+                note = {"offset": int(offset), "size": os.stat(path).st_size, "saved_as": path}
+                drafts.append(Draft(ALERTS, "log_damaged", note))
+        return drafts
 
     def _repair_log(self) -> None:
         probe = Observer(self.layout, self.backend)
@@ -229,15 +241,18 @@ def clear_away(layout: Layout, record: WorkerRecord) -> None:
 
     text = read_text(layout.mark(record.name))
     mark = parse_mark(text) if text else None
-    if mark and mark.attempt == record.attempt and os.path.basename(mark.tmp_dir) == tmp_name(record.token):
-        shutil.rmtree(mark.tmp_dir, ignore_errors=True)
-    for note in ("reserve", "jobs", "grace"):
+    ours = tmp_dir(record.token)
+    if mark and mark.attempt == record.attempt and os.path.basename(mark.tmp_dir) == os.path.basename(ours):
+        ours = mark.tmp_dir  # whoever started it may have had another TMPDIR
+    shutil.rmtree(ours, ignore_errors=True)
+    for note in layout.launcher_notes(record.name, record.attempt):
         with contextlib.suppress(OSError):
-            os.unlink(f"{layout.attempt(record.name, record.attempt)}/{note}")
+            os.unlink(note)
 
 
-def tmp_name(token: str) -> str:
-    return f"orc-{token}"
+def tmp_dir(token: str) -> str:
+    """The attempt's TMPDIR; a short path, as sockets may come to lie in it."""
+    return os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), f"orc-{token}")
 
 
 def log_damaged(repairs: list[Repair]) -> list[Draft]:
@@ -254,11 +269,7 @@ def conduct(
     """Hold the run's lock and begin. Raises NarratorAlreadyActive, NoSuchRun, Storage, NestedSpawn, …"""
     refuse_inside_worker(who.command)
     if not os.path.isdir(layout.run_dir):
-        raise NoSuchRun(
-            f"there is no run at {layout.run_dir}",
-            hint="orchestra list shows the runs; orchestra init RUN makes one",
-            path=layout.run_dir,
-        )
+        raise no_such_run(layout)
     with holding(layout, who) as (holder, freed):
         conductor = Conductor(layout, holder, backend)
         conductor.begin(freed)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from orchestra.backend.base import Batch, Launch
-from orchestra.engine.conduct import Conductor
+from orchestra.engine.conduct import Conductor, clear_away
 from orchestra.engine.paper import Unfit, encoded, stage_trail
 from orchestra.errors import Storage, Superseded
 from orchestra.host import clock
@@ -263,6 +263,7 @@ class FanOut:
             None,
             view.ended_at,
         )
+        clear_away(self.layout, record)
         with contextlib.suppress(OSError):
             publish(self.layout.result(record.name), json_line(result.to_json()), durable=False)
 

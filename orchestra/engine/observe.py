@@ -9,9 +9,11 @@ import os
 
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
+from orchestra.engine.place import run_ids
 from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
 from orchestra.host import clock, process
 from orchestra.model.history import ENDED, History, State, WorkerRecord
+from orchestra.model.names import or_nearest
 from orchestra.model.owner import Holder
 from orchestra.model.plan import WorkerEntry, effective
 from orchestra.model.snapshot import Sight, Snapshot, WorkerView, judge
@@ -21,6 +23,7 @@ from orchestra.store.eventlog import EventLog
 from orchestra.store.layout import Layout
 from orchestra.store.publish import read_text
 
+STATUS_LISTS = "orchestra status RUN lists the workers"
 MARK_PATIENCE_S = 5.0  # how long a mark may be there and unreadable: it is being written
 
 
@@ -43,22 +46,19 @@ class Observer:
         try:
             self.history.apply(self.log.read_new())
         except FileNotFoundError:
-            raise NoSuchRun(
-                f"there is no run at {self.layout.run_dir}",
-                hint="orchestra list shows the runs; orchestra init RUN makes one",
-                path=self.layout.run_dir,
-            ) from None
+            raise no_such_run(self.layout) from None
         except OSError as error:
             raise Storage.from_os("read the event log", self.layout.events, error) from error
         if self.history.created is None:
-            if not self.log.damage:
+            if not self.log.damage and not os.path.isdir(self.layout.attempts):
                 raise NoSuchRun(
                     f"{self.layout.run_dir} was never made whole: its log has no beginning",
                     hint="make the same orchestra init call again",
                     path=self.layout.run_dir,
                 )
             raise CorruptLog(
-                f"the first lines of {self.layout.events} are damaged: what this run is cannot be read",
+                f"the first lines of {self.layout.events} are damaged or gone: "
+                "what this run is cannot be read",
                 hint="restore events.jsonl from a copy, or start a new run from run.yaml",
                 path=self.layout.events,
             )
@@ -77,7 +77,7 @@ class Observer:
         if record is None:
             raise NoSuchWorker(
                 f"run {self.layout.run_id} has no worker {name!r}",
-                hint="orchestra status RUN lists them",
+                hint=or_nearest(name, [*self.history.workers, *self.planned()], STATUS_LISTS),
                 worker=name,
             )
         return record
@@ -260,15 +260,30 @@ class Observer:
         planned = [e.name for p in (plan.phases if plan else ()) if p.name == phase for e in p.workers]
         real = [name for name, record in self.history.workers.items() if record.phase == phase]
         if not planned and not real:
-            known = ", ".join(p.name for p in plan.phases) if plan else "none: the run has no plan"
+            known = [p.name for p in plan.phases] if plan else []
+            hint = f"its phases: {', '.join(known) if known else 'none: the run has no plan'}"
             raise NoSuchPhase(
-                f"run {self.layout.run_id} has no phase {phase!r}", hint=f"its phases: {known}", phase=phase
+                f"run {self.layout.run_id} has no phase {phase!r}",
+                hint=or_nearest(phase, known, hint),
+                phase=phase,
             )
         return list(dict.fromkeys([*planned, *real]))
 
     def plan_entry(self, entry: WorkerEntry) -> WorkerEntry:
         plan = self.history.plan
         return effective(plan, entry) if plan else entry
+
+
+def no_such_run(layout: Layout) -> NoSuchRun:
+    try:
+        others = run_ids(os.path.dirname(layout.run_dir))
+    except Storage:
+        others = []
+    return NoSuchRun(
+        f"there is no run at {layout.run_dir}",
+        hint=or_nearest(layout.run_id, others, "orchestra list shows the runs; orchestra init RUN makes one"),
+        path=layout.run_dir,
+    )
 
 
 def holder_is_dead(holder: Holder) -> bool:

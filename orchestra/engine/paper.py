@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from orchestra.engine.conduct import Conductor, clear_away, tmp_name
+from orchestra.engine.conduct import Conductor, clear_away, tmp_dir
 from orchestra.model.history import WorkerRecord
 from orchestra.model.launcher import LaunchOrder, render, takes_prompt_text
 from orchestra.model.trail import parse_mark
@@ -31,7 +31,7 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
     prompt = prompt_text(record, layout.out(name))
     check_fits(order.command, prompt)
     make_directories(
-        f"{layout.run_dir}/attempts",
+        layout.attempts,
         os.path.dirname(layout.attempt(name, attempt)),
         layout.attempt(name, attempt),
         layout.out(name),
@@ -41,7 +41,7 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     reserve(layout.attempt_reserve(name, attempt), RESERVE)
-    reserve(f"{layout.attempt(name, attempt)}/jobs", RESERVE[-401:])
+    reserve(layout.attempt_jobs(name, attempt), RESERVE[-401:])
     staging.add(name, layout.brief(name), encoded(record.entry.brief))
     staging.add(name, layout.prompt(name), encoded(prompt))
     staging.add(name, layout.launcher(name), render(order).encode("ascii"), 0o700)
@@ -60,7 +60,7 @@ def launch_order(conductor: Conductor, record: WorkerRecord) -> LaunchOrder:
         expect=tuple((e.file, e.min_bytes) for e in entry.expect),
         timeout_s=entry.timeout_s or 0,
         grace_s=GRACE_S,
-        tmp_dir=os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), tmp_name(record.token)),
+        tmp_dir=tmp_dir(record.token),
     )
 
 

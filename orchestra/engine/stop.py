@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from typing import Any, NamedTuple
 
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.observe import Observer
-from orchestra.host import clock, process
+from orchestra.host import clock
 from orchestra.model.event import COMMANDS, OBSERVATIONS, Draft
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, ending, facts
@@ -17,7 +16,6 @@ from orchestra.model.verdict import Retry, Verdict
 from orchestra.store.publish import publish
 
 GRACE_S = 10.0
-STOP = signal.SIGUSR1  # to a launcher: end your worker, this was asked for
 REPORT_PATIENCE_S = 5.0  # for the launcher to write its result once its worker is gone
 
 
@@ -96,8 +94,7 @@ def end_workers(observer: Observer, views: list[WorkerView], grace_s: float) -> 
     for view in running:  # all at once, so that their graces run side by side
         tell_grace(observer, view.record, grace_s)
         if view.process is not None:
-            process.send(view.process, STOP)
-            process.send(view.process, signal.SIGCONT)
+            observer.backend.ask_to_stop(view.process)
     await_results(observer, running, grace_s)
     living: dict[str, list[int]] = {view.record.name: [] for view in views}
     for view in running:
@@ -109,7 +106,7 @@ def end_workers(observer: Observer, views: list[WorkerView], grace_s: float) -> 
 def tell_grace(observer: Observer, record: WorkerRecord, grace_s: float) -> None:
     """The launcher ends its worker itself; it looks here for how long it may take."""
     with contextlib.suppress(OSError):
-        path = f"{observer.layout.attempt(record.name, record.attempt)}/grace"
+        path = observer.layout.grace(record.name, record.attempt)
         publish(path, f"{grace_s:.3f}\n".encode(), durable=False)
 
 
@@ -125,18 +122,9 @@ def await_results(observer: Observer, views: list[WorkerView], grace_s: float) -
             killed = True
             deadline += REPORT_PATIENCE_S
             for view in left:
-                kill_workers(observer, view)
+                if view.process:
+                    observer.backend.kill_worker(view.record.token, view.process)
         clock.pause(0.02)
-
-
-def kill_workers(observer: Observer, view: WorkerView) -> None:
-    """KILL all but the launcher, which then reports; a stopped launcher is woken for that."""
-    if view.process is None:
-        return
-    for member in [*observer.backend.leftovers(view.record.token), *process.descendants(view.process)]:
-        if member != view.process:
-            process.send(member, signal.SIGKILL)
-    process.send(view.process, signal.SIGCONT)
 
 
 def ended_view(conductor: Conductor, record: WorkerRecord) -> WorkerView:

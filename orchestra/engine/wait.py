@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from orchestra.backend.base import Watch
 from orchestra.engine.observe import Observer
-from orchestra.errors import NoSuchWorker, Storage
+from orchestra.errors import Storage
 from orchestra.host import clock
-from orchestra.host.watch import Watch
 from orchestra.model.event import Draft
 from orchestra.model.history import State
 from orchestra.model.snapshot import WorkerView, facts
@@ -61,19 +61,12 @@ def record_facts(observer: Observer) -> Recorder:
 
 def names_in_scope(observer: Observer, scope: Scope) -> list[str]:
     names = list(dict.fromkeys(scope.names))
-    known = observer.history.workers
-    planned = observer.planned() if names else {}
     for name in names:
-        if name not in known and name not in planned:
-            raise NoSuchWorker(
-                f"run {observer.layout.run_id} has no worker {name!r}",
-                hint="orchestra status RUN lists them",
-                worker=name,
-            )
+        observer.record_of(name)  # raises NoSuchWorker
     if scope.phase is not None:
         names += [n for n in observer.phase_names(scope.phase) if n not in names]
     elif not names:
-        names = list(known)
+        names = list(observer.history.workers)
     return names
 
 
@@ -111,7 +104,7 @@ class _Wait:
         self.look(self.names)
         outcome = self.outcome()
         if outcome is None and timeout_s > 0:
-            with Watch(self.observer.layout.run_dir) as watch:
+            with self.observer.backend.watch(self.observer.layout.run_dir) as watch:
                 self.look(self.names)  # what happened before the watch stood
                 while (outcome := self.outcome()) is None:
                     left = deadline - clock.monotonic()

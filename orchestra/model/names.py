@@ -7,6 +7,7 @@ events, so it is made of characters that need no quoting anywhere.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from orchestra import errors
 
@@ -25,6 +26,19 @@ def check_name(kind: str, name: str) -> str:
     if is_name(name):
         return name
     raise errors.BadName(f"{shown(name)} cannot be the name of a {kind}", hint=RULE)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The question after the known name that is near, or nothing."""
+    import difflib  # on the way to an error only
+
+    near = difflib.get_close_matches(name[:64], list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def or_nearest(name: str, known: Iterable[str], hint: str) -> str:
+    """The hint, and before it what was probably meant."""
+    return f"{did_you_mean(name, known)} {hint}".lstrip()
 
 
 def shown(text: str, most: int = 64) -> str:

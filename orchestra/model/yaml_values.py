@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from orchestra.model.names import shown
+from orchestra.model.names import did_you_mean, shown
 from orchestra.model.units import BadValue, parse_duration, parse_size
 from orchestra.model.yaml_tree import BOOL, FLOAT, INT, NULL, Items, Pairs, Scalar, Tree
 
@@ -179,7 +179,5 @@ def _null_hint(tree: Scalar) -> str:
 
 
 def _nearest(key: str, keys: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(key[:64], keys, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = did_you_mean(key, keys)
+    return f"; {near}" if near else ""

@@ -19,6 +19,7 @@ class Layout:
         self.lock_guard = f"{run_dir}/.narrator.guard"
         self.lock_claim = f"{run_dir}/.narrator.claim"
         self.damaged = f"{run_dir}/events.damaged"
+        self.attempts = f"{run_dir}/attempts"
 
     def brief(self, worker: str) -> str:
         return f"{self.run_dir}/brief-{worker}.md"
@@ -48,7 +49,7 @@ class Layout:
         return f"{self.run_dir}/out-{worker}"
 
     def attempt(self, worker: str, attempt: int) -> str:
-        return f"{self.run_dir}/attempts/{worker}/{attempt}"
+        return f"{self.attempts}/{worker}/{attempt}"
 
     def attempt_result(self, worker: str, attempt: int) -> str:
         return f"{self.attempt(worker, attempt)}/result.json"
@@ -56,6 +57,22 @@ class Layout:
     def attempt_reserve(self, worker: str, attempt: int) -> str:
         """Space kept for the result, so that a full disk cannot silence it."""
         return f"{self.attempt(worker, attempt)}/reserve"
+
+    def attempt_jobs(self, worker: str, attempt: int) -> str:
+        """Space for what bash says of its job."""
+        return f"{self.attempt(worker, attempt)}/jobs"
+
+    def grace(self, worker: str, attempt: int) -> str:
+        """How many seconds `orchestra stop` gives the worker, for its launcher to read."""
+        return f"{self.attempt(worker, attempt)}/grace"
+
+    def launcher_notes(self, worker: str, attempt: int) -> list[str]:
+        """What the launcher removes when the attempt has ended."""
+        return [
+            self.attempt_reserve(worker, attempt),
+            self.attempt_jobs(worker, attempt),
+            self.grace(worker, attempt),
+        ]
 
     def heartbeat(self, worker: str, attempt: int) -> str:
         return f"{self.attempt(worker, attempt)}/heartbeat"

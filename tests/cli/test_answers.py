@@ -307,6 +307,36 @@ def test_a_terminal_gets_text_with_signs_and_no_json(
     assert '{"' not in shown
 
 
+def test_a_line_on_the_terminal_lives_while_workers_are_waited_for(root: Root) -> None:
+    plan = root.path / "slow.yaml"
+    plan.write_text("""
+command: [sh, -c, "sleep 1.2"]
+phases: [{name: one, workers: [{name: A, brief: b}, {name: B, brief: b}]}]
+""")
+    code, shown = on_a_terminal(root, "run", str(plan), "--no-throttle")
+    assert code == 0, shown
+    assert "one: 2 running" in shown
+    assert "0:00:01" in shown  # it tells the time
+    plain = root("run", str(plan), "--text")
+    assert "0:00:0" not in plain.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["explain", "night", "God"], "Good"),
+        (["wait", "night", "--for", "Bda"], "Bad"),
+        (["wait", "night", "--phase", "bb"], "b"),
+        (["status", "nigth"], "night"),
+        (["unlock", "nigth"], "night"),
+        (["statsu", "night"], "status"),
+    ],
+)
+def test_a_slip_of_the_pen_is_met_with_what_was_meant(night: Root, words: list[str], meant: str) -> None:
+    error = night(*words).json["error"]
+    assert f"did you mean '{meant}'?" in error["message"] + error["hint"]
+
+
 def test_json_can_be_forced_on_a_terminal(night: Root) -> None:
     _, shown = on_a_terminal(night, "status", "night", "--json")
     assert json.loads(shown)["ok"] is True

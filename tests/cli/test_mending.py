@@ -113,3 +113,48 @@ def test_what_a_worker_beats_is_told_by_explain(root: Root) -> None:
     root("wait", "r")
     told = root("explain", "r", "W").json["worker"]["beat"]
     assert (told["done"], told["total"], told["note"]) == (3, 6, "half")
+
+
+def test_damage_that_a_dead_holder_took_out_and_did_not_tell_is_told_by_the_next(root: Root) -> None:
+    root.init("r")
+    aside = root.run_dir("r") / "events.damaged.77"
+    aside.write_bytes(b'{"op":9,"at"')
+    dead_holder(root)
+    root("unlock", "r")
+    told = [e for e in root.events("r") if e["kind"] == "log_damaged"]
+    assert [(e["offset"], e["size"], e["saved_as"]) for e in told] == [(77, 12, str(aside))]
+    dead_holder(root)
+    root("unlock", "r")
+    assert len([e for e in root.events("r") if e["kind"] == "log_damaged"]) == 1
+
+
+def dead_holder(root: Root) -> None:
+    """A lock as somebody leaves it who was killed in the middle of a command."""
+    lock = root.run_dir("r") / ".narrator.lock"
+    lock.mkdir()
+    host = Path("/proc/sys/kernel/hostname").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    holder = {"pid": os.getpid(), "process_start": 1, "host": host, "boot_id": boot, "token": "dead"}
+    (lock / "holder.json").write_text(json.dumps(holder))
+
+
+def test_a_log_that_is_gone_is_not_begun_anew_over_what_workers_left(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["true"]})
+    root("wait", "r")
+    (root.run_dir("r") / "events.jsonl").write_bytes(b"")
+    for words in (["init", "r"], ["status", "r"], ["spawn", "r"]):
+        answer = root(*words)
+        assert (answer.code, answer.json["error"]["code"]) == (1, "corrupt_log"), answer
+
+
+def test_the_temporary_directory_of_a_worker_that_was_never_started_goes_with_it(root: Root) -> None:
+    root.init("r")
+    (root.run_dir("r") / ".run-W.sh").mkdir()  # the trail cannot be finished
+    (root.run_dir("r") / ".run-W.sh" / "x").touch()
+    assert root.spawn("r", {"W": ["true"]}).names("failed") == ["W"]
+    (root.run_dir("r") / ".run-W.sh" / "x").unlink()
+    (root.run_dir("r") / ".run-W.sh").rmdir()
+    assert root("retry", "r").names("spawned") == ["W"]
+    root("wait", "r")
+    wait_until(lambda: os.listdir(root.tmp) == [], "the end of all temporary directories")

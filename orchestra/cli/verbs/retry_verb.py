@@ -6,6 +6,7 @@ import typer
 
 from orchestra.cli.options import Names, NoThrottle, Run, session_of
 from orchestra.cli.outcome import spawn_answer
+from orchestra.cli.progress import working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.request import check_command
 from orchestra.engine.retry import retry
@@ -25,6 +26,6 @@ def retry_(ctx: typer.Context, run: Run, names: Names = None, no_throttle: NoThr
     session = session_of(ctx)
     layout = session.locate(run)
     command = check_command(session.after_dashes)
-    with conduct(layout, session.narrator) as conductor:
+    with conduct(layout, session.narrator) as conductor, working(session, "retrying"):
         report = retry(conductor, names or [], throttled=not no_throttle, command=command)
     return spawn_answer(session, conductor, report)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.options import NoThrottle, session_of
+from orchestra.cli.progress import Tally, working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.create import create
 from orchestra.engine.narrate import Told, narrate
@@ -45,20 +46,24 @@ def run_(
     if plan is not None:
         create(layout, session.narrator, plan)
 
+    tally = Tally()
+
     def tell(told: Told) -> None:
         if session.as_json:
             return
-        from orchestra.cli.text import say, say_phase
+        from orchestra.cli.text import console, plain, say, say_phase
 
         if told.what == "phase":
             say_phase(told.phase)
+            show(told.phase)
         elif told.view is not None:
             say(told.view)
+            show(f"{told.phase}: {tally.add(told.view)}")
         else:
-            print(f"  deferred: {told.text}", flush=True)
+            console.print(f"  deferred: {plain(told.text)}")
 
     gc.enable()  # unlike most calls, this one may last
-    with conduct(layout, session.narrator) as conductor:
+    with conduct(layout, session.narrator) as conductor, working(session, "starting") as show:
         report = narrate(conductor, tell, throttled=not no_throttle)
     snapshot = conductor.standing()
     body = {

@@ -8,6 +8,7 @@ import typer
 
 from orchestra.cli.options import NoThrottle, Run, session_of
 from orchestra.cli.outcome import spawn_answer
+from orchestra.cli.progress import working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
@@ -61,6 +62,6 @@ def spawn_(
         return spawn_answer(
             session, observer, preview(observer, wanted, throttled=not no_throttle), dry_run=True
         )
-    with conduct(layout, session.narrator) as conductor:
+    with conduct(layout, session.narrator) as conductor, working(session, "spawning"):
         report: SpawnReport = spawn(conductor, wanted, throttled=not no_throttle)
     return spawn_answer(session, conductor, report)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.options import Names, Run, seconds, session_of
+from orchestra.cli.progress import working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.observe import Observer
 from orchestra.engine.stop import stop, stop_unrecorded
@@ -34,7 +35,7 @@ def stop_(
     session = session_of(ctx)
     layout = session.locate(run)
     try:
-        with conduct(layout, session.narrator) as conductor:
+        with conduct(layout, session.narrator) as conductor, working(session, "stopping"):
             report = stop(conductor, names or [], grace_s=grace)
     except Storage as error:
         ended = stop_unrecorded(Observer(layout).open(), names or [], grace_s=grace)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.options import Phase, Run, complete_worker, seconds, session_of
+from orchestra.cli.progress import Tally, working
 from orchestra.engine.observe import Observer
 from orchestra.engine.wait import Scope, wait
 from orchestra.model.advice import next_steps
@@ -52,18 +53,21 @@ def wait_(
     layout = session.locate(run)
     observer = Observer(layout).open()
 
+    tally = Tally()
+
     def tell(view: WorkerView) -> None:
-        if session.as_json:
+        show(f"waiting: {tally.add(view)}")
+        if follow and session.as_json:
             session.line(session.envelope({"op": view.record.op, "worker": view.to_json()}, []))
-        else:
+        elif follow:
             from orchestra.cli.text import say
 
             say(view)
 
     gc.enable()  # unlike most calls, this one may last
     scope = Scope(tuple(only or ()), phase, since, keep_going)
-    with Progress(follow or session.as_json) as watched:
-        report = wait(observer, scope, timeout_s=timeout, on_change=tell if follow else watched)
+    with working(session, "waiting") as show:
+        report = wait(observer, scope, timeout_s=timeout, on_change=tell)
     snapshot = observer.snapshot()
     steps = next_steps(session.words, snapshot, observer.history.plan)
     counts = {state.value: 0 for state in State}
@@ -109,26 +113,3 @@ def wait_again(words: str, op: int, scope: Scope) -> str:
     parts += [f"--for {name}" for name in scope.names]
     parts += ["--keep-going"] if scope.keep_going else []
     return " ".join(parts)
-
-
-class Progress:
-    """On a terminal: a line that lives while we wait."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-
-    def __enter__(self) -> Progress:
-        if not self.quiet:
-            from orchestra.cli.text import spinner
-
-            self.status = spinner("waiting")
-            self.status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.quiet:
-            self.status.stop()
-
-    def __call__(self, view: WorkerView) -> None:
-        if not self.quiet:
-            self.status.update(f"waiting; last: {view.record.name} {view.state}")
