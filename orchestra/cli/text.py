@@ -43,8 +43,10 @@ def table(*columns: str) -> Table:
     return made
 
 
-def show_workers(views: Sequence[WorkerView]) -> None:
-    rows = table("worker", "phase", "try", "state", "verdict", "since (UTC)", "reason")
+def show_workers(views: Sequence[WorkerView], far: dict[str, Any] | None = None) -> None:
+    """`far`: worker -> done and total, of those that have said so."""
+    columns = ["worker", "phase", "try", "state", "verdict", "since (UTC)", "reason"]
+    rows = table(*(columns[:4] + ["progress"] * bool(far) + columns[4:]))
     for view in views:
         record = view.record
         since = ((view.ended and view.ended_at) or record.since)[11:19]
@@ -53,6 +55,7 @@ def show_workers(views: Sequence[WorkerView]) -> None:
             plain(record.phase or ""),
             str(record.attempt),
             state_text(view.state),
+            *([f"{told['done']}/{told['total']}" if (told := far.get(record.name)) else ""] if far else []),
             plain(view.verdict or ""),
             since,
             plain(view.reason or ""),
@@ -61,8 +64,8 @@ def show_workers(views: Sequence[WorkerView]) -> None:
         console.print(rows)
 
 
-def show_status(snapshot: Snapshot, views: Sequence[WorkerView], hidden: int) -> None:
-    show_workers(views)
+def show_status(snapshot: Snapshot, views: Sequence[WorkerView], hidden: int, far: dict[str, Any]) -> None:
+    show_workers(views, far)
     if hidden:
         console.print(f"[dim]… and {hidden} more (--limit 0 shows all)[/]")
     counts = [f"{n} {state}" for state, n in snapshot.counts().items() if n]

@@ -1,17 +1,21 @@
-"""A worker's beat about itself: its heartbeat file, and a line of telemetry."""
+"""A worker's beat about itself: its heartbeat file, and a line of telemetry; and reading those again."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from orchestra.errors import Storage, Usage
 from orchestra.host import clock
-from orchestra.model.event import Event, encode
+from orchestra.model.event import Event, decode, encode
+from orchestra.model.history import WorkerRecord
 from orchestra.store.layout import Layout
+from orchestra.store.publish import open_regular
 
 MAX_NOTE = 2000
+TAIL_BYTES = 256 * 1024  # of the telemetry: who beat before that has beaten since, or is long done
 
 
 def beat(environment: Mapping[str, str], *, progress: str | None, note: str | None) -> dict[str, object]:
@@ -43,6 +47,36 @@ def beat(environment: Mapping[str, str], *, progress: str | None, note: str | No
     except OSError as error:
         raise Storage.from_os("write the beat", error.filename or path, error) from error
     return data
+
+
+def last_beats(layout: Layout) -> dict[tuple[str, int], dict[str, Any]]:
+    """What workers last said of themselves: (worker, attempt) -> at, and done, total, note if given."""
+    try:
+        with open_regular(layout.telemetry) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return {}
+    beats = {}
+    for event in map(decode, lines):
+        if event is None:
+            continue
+        # Any worker can write here, and anything.
+        worker, attempt = event.data.pop("worker", None), event.data.pop("attempt", None)
+        if isinstance(worker, str) and isinstance(attempt, int):
+            beats[worker, attempt] = {"at": event.at, **event.data}
+    return beats
+
+
+def how_far(layout: Layout, records: Iterable[WorkerRecord]) -> dict[str, dict[str, Any]]:
+    """Worker -> at, done, total: of those that have told it in their current attempt."""
+    beats = last_beats(layout)
+    told = {record.name: beats.get((record.name, record.attempt), {}) for record in records}
+    return {
+        name: {key: beat[key] for key in ("at", "done", "total")}
+        for name, beat in told.items()
+        if isinstance(beat.get("done"), int) and isinstance(beat.get("total"), int)
+    }
 
 
 def parse_progress(text: str) -> tuple[int, int]:

@@ -1,22 +1,19 @@
-"""A worker's whole story, and what it printed."""
+"""A worker's whole story."""
 
 from __future__ import annotations
 
-import codecs
 import os
-from collections.abc import Iterator
 from typing import Any
 
+from orchestra.engine.beat import last_beats
 from orchestra.engine.observe import Observer
+from orchestra.engine.printed import last_lines
 from orchestra.host import clock
-from orchestra.model.event import decode
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import MEANING, Verdict
-from orchestra.store.publish import open_regular
 
 LAST_LINES = 20
-TAIL_BYTES = 16 * 1024
 
 
 def explain(observer: Observer, name: str) -> dict[str, Any]:
@@ -39,7 +36,7 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         "attempts": [*record.failures, *([attempt_row(view)] if record.state != State.PLANNED else [])],
         "events": [],
     }
-    if (beat := last_beat(observer, record)) is not None:
+    if (beat := last_beats(observer.layout).get((name, record.attempt))) is not None:
         story["beat"] = beat
     if view.verdict:
         story["meaning"] = MEANING[Verdict(view.verdict)]
@@ -57,15 +54,6 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         {"op": e.op, "at": e.at, "kind": e.kind} for e in events if e.data.get("worker") == name
     ]
     return story
-
-
-def last_beat(observer: Observer, record: WorkerRecord) -> dict[str, Any] | None:
-    """What the worker last said of itself, as far as the end of the telemetry tells."""
-    for line in reversed(last_lines(observer.layout.telemetry, 1000, 256 * 1024)):
-        event = decode(line.encode())
-        if event and (event.data.get("worker"), event.data.get("attempt")) == (record.name, record.attempt):
-            return {"at": event.at, **{k: v for k, v in event.data.items() if k not in ("worker", "attempt")}}
-    return None
 
 
 def attempt_row(view: WorkerView) -> dict[str, Any]:
@@ -135,49 +123,3 @@ def expected(observer: Observer, record: WorkerRecord) -> list[dict[str, Any]]:
             size = None
         rows.append({"path": path, "size_bytes": size, "min_bytes": expect.min_bytes})
     return rows
-
-
-def last_lines(path: str, lines: int, limit: int = TAIL_BYTES) -> list[str]:
-    """The last lines of a file of any size, in text; empty where there is none."""
-    text, _ = tail(path, lines, limit)
-    return text.rstrip("\n").split("\n") if text else []
-
-
-def tail(path: str, lines: int, limit: int = TAIL_BYTES) -> tuple[str, bool]:
-    """(the last `lines` lines, at most `limit` bytes of them; whether anything was cut)."""
-    try:
-        with open_regular(path) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - limit))
-            data = file.read(limit)
-    except OSError:
-        return "", False
-    rows = data.decode("utf-8", "replace").split("\n")
-    whole = [row + "\n" for row in rows[:-1]] + rows[-1:] * bool(rows[-1])
-    return "".join(whole[-lines:] if lines else []), size > len(data) or len(whole) > lines
-
-
-def follow(observer: Observer, name: str, path: str) -> Iterator[str]:
-    """New text of a log as it comes, until the worker has ended and all is told."""
-    offset, inode, last = 0, 0, False
-    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    while True:
-        try:
-            with open_regular(path) as file:
-                if inode != (inode := os.fstat(file.fileno()).st_ino):
-                    offset = 0  # another attempt's
-                file.seek(offset)
-                data = file.read(1 << 16)
-        except OSError:
-            data = b""
-        if data:
-            offset += len(data)
-            yield decode(data)
-            continue
-        if last:
-            return
-        observer.refresh()
-        view = observer.view(observer.record_of(name), conducted=observer.conducted(), stall=False)
-        last = view.ended or view.state in (State.PLANNED, State.DEFERRED)
-        if not last:
-            clock.pause(0.1)

@@ -106,13 +106,18 @@ def test_the_same_plan_in_another_place_is_another_plan(root: Root, tmp_path: Pa
     assert (answer.code, answer.json["error"]["code"]) == (2, "name_taken")
 
 
-def test_what_a_worker_beats_is_told_by_explain(root: Root) -> None:
+def test_what_a_worker_beats_is_told_by_explain_and_how_far_it_is_by_status(root: Root) -> None:
     root.init("r")
     beat = " ".join(orchestra_argv("beat", "--progress", "3/6", "--note", "half"))
-    root.spawn("r", {"W": ["sh", "-c", beat]})
+    root.spawn("r", {"W": ["sh", "-c", f"{beat}; exit 1"]})
     root("wait", "r")
     told = root("explain", "r", "W").json["worker"]["beat"]
     assert (told["done"], told["total"], told["note"]) == (3, 6, "half")
+    progress = root.worker("r", "W")["progress"]
+    assert (progress["done"], progress["total"], "note" in progress) == (3, 6, False)
+    assert "3/6" in root("status", "r", "--text").stdout
+    root("retry", "r", "W", "--", "true")
+    assert "progress" not in root.worker("r", "W")  # it was another attempt's
 
 
 def test_damage_that_a_dead_holder_took_out_and_did_not_tell_is_told_by_the_next(root: Root) -> None:
@@ -158,3 +163,21 @@ def test_the_temporary_directory_of_a_worker_that_was_never_started_goes_with_it
     assert root("retry", "r").names("spawned") == ["W"]
     root("wait", "r")
     wait_until(lambda: os.listdir(root.tmp) == [], "the end of all temporary directories")
+
+
+def test_a_beat_that_a_worker_made_up_spoils_no_answer(root: Root) -> None:
+    from orchestra.model.event import Event, encode
+
+    root.init("r")
+    root.spawn("r", {"W": ["true"]})
+    root("wait", "r")
+    made_up: list[dict[str, object]] = [
+        {"worker": [], "attempt": {}},
+        {"worker": "W", "attempt": "1", "done": 1, "total": 2},
+        {"worker": "W", "attempt": 1, "done": "\x1b[2J", "total": []},
+    ]
+    lines = [encode(Event(0, "then", "telemetry", "beat", 0, data)) for data in made_up]
+    (root.run_dir("r") / "telemetry.jsonl").write_bytes(b"".join(lines) + b"\xff no line at all")
+    assert "progress" not in root.worker("r", "W")
+    assert root("status", "r", "--text").code == 0
+    assert root("explain", "r", "W").json["worker"]["beat"]["total"] == []

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.options import Name, Run, session_of
-from orchestra.engine.explain import follow, tail
 from orchestra.engine.observe import Observer
+from orchestra.engine.printed import follow, tail
 
 LIMIT_BYTES = 64 * 1024
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import click
 import typer
 
 from orchestra.cli.options import Phase, Run, session_of
+from orchestra.engine.beat import how_far
 from orchestra.engine.observe import Observer
 from orchestra.model.advice import next_steps
 from orchestra.model.history import State
@@ -56,10 +57,11 @@ def status_(
         if (names is None or view.record.name in names) and state in (None, view.state)
     ]
     shown = cut(views, limit)
+    far = how_far(layout, [view.record for view in shown])
     body = {
         "op": snapshot.op,
         "counts": snapshot.counts(),
-        "workers": [view.to_json() for view in shown],
+        "workers": [row(view, far) for view in shown],
         "lock": snapshot.lock,
         "seat": snapshot.seat,
         "alerts": snapshot.alerts[:MOST_ALERTS],
@@ -71,10 +73,16 @@ def status_(
     def text() -> None:
         from orchestra.cli.text import show_status
 
-        show_status(snapshot, shown, len(views) - len(shown))
+        show_status(snapshot, shown, len(views) - len(shown), far)
 
     session.answer(body, next_steps(session.words, snapshot, observer.history.plan), text)
     return 0
+
+
+def row(view: WorkerView, far: dict[str, Any]) -> dict[str, Any]:
+    """A worker's row, and how far it is by its own last word, if it gave one."""
+    progress = far.get(view.record.name)
+    return {**view.to_json(), "progress": progress} if progress else view.to_json()
 
 
 def cut(views: list[WorkerView], limit: int) -> list[WorkerView]:
