@@ -77,6 +77,8 @@ class Conductor(Observer):
 
     def begin(self, freed: Holder | None) -> None:
         """Read and repair the log; then put right what is half-done."""
+        if freed is not None:
+            self._clear_litter(freed.process.pid)
         if os.path.exists(self.layout.events):
             self._repair_log()
         self.open()
@@ -84,7 +86,6 @@ class Conductor(Observer):
         self.holder = self.holder._replace(epoch=self.epoch)
         lock.sign(self.layout, self.holder)
         if freed is not None:
-            self._clear_litter(freed.process.pid)
             note = {"holder": freed.to_json(), "reason": "its holder is dead"}
             self.record([Draft(ALERTS, "lock_taken_over", note), *self._untold_damage()])
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
@@ -133,7 +134,7 @@ class Conductor(Observer):
         for record in list(self.history.workers.values()):
             view = self.view(record, conducted=False)
             if view.ended and view.verdict != Verdict.LOST:  # also of what `wait` was the first to see
-                self._publish_result(record)
+                self._finish_for(record)
             if view.gap and record.state == State.SPAWNING:
                 who = {"worker": record.name, "attempt": record.attempt}
                 drafts.append(
@@ -154,8 +155,10 @@ class Conductor(Observer):
             if record.verdict == Verdict.LOST and not os.path.exists(self.layout.result(record.name)):
                 self.bury(record)
 
-    def _publish_result(self, record: WorkerRecord) -> None:
-        """Under the flat name, where the launcher was killed just before it would have done so."""
+    def _finish_for(self, record: WorkerRecord) -> None:
+        """What its launcher does behind the result, where it was killed before that."""
+        if os.path.exists(self.layout.attempt_reserve(record.name, record.attempt)):
+            clear_away(self.layout, record)
         flat, own = self.layout.result(record.name), self.layout.attempt_result(record.name, record.attempt)
         with contextlib.suppress(OSError):
             if not os.path.exists(flat):

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from orchestra.model.owner import Holder, parse_holder
 from orchestra.store.layout import Layout
-from orchestra.store.publish import publish, read_text
+from orchestra.store.publish import is_half_built, publish, read_text
 
 GUARD_PATIENCE_S = 10.0
 
@@ -60,8 +60,7 @@ def take(layout: Layout, holder: Holder, is_dead: Callable[[Holder], bool]) -> T
                 return sight
             freed = owner
             _remove(layout)
-        for leftover in _leftovers(layout):
-            _discard(leftover)
+        _clear_leftovers(layout)
         publish(layout.lock_claim, json.dumps(holder.to_json()).encode() + b"\n", durable=False)
         try:
             os.mkdir(layout.lock, 0o700)
@@ -132,10 +131,15 @@ def _remove(layout: Layout) -> None:
     _discard(gone)
 
 
-def _leftovers(layout: Layout) -> list[str]:
-    """Released locks whose releaser did not live to clear them away."""
-    prefix = os.path.basename(layout.lock) + ".gone-"
-    return [f"{layout.run_dir}/{name}" for name in os.listdir(layout.run_dir) if name.startswith(prefix)]
+def _clear_leftovers(layout: Layout) -> None:
+    """Released locks, and claims half-written, of those who did not live to clear them away."""
+    gone = f"{os.path.basename(layout.lock)}.gone-"
+    for name in os.listdir(layout.run_dir):
+        if name.startswith(gone):
+            _discard(f"{layout.run_dir}/{name}")
+        elif is_half_built(name, layout.lock_claim):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{layout.run_dir}/{name}")
 
 
 def _discard(gone: str) -> None:

@@ -103,6 +103,11 @@ def is_litter(name: str, pid: int) -> bool:
     return name.startswith(".") and name.endswith(f".{pid}.new")
 
 
+def is_half_built(name: str, path: str) -> bool:
+    """Whether a file was being built to become `path`, by whomever."""
+    return name.startswith(f".{os.path.basename(path)}.") and name.endswith(".new")
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write every byte; short writes happen on a file system that is filling up."""
     view = memoryview(data)
