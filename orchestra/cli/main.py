@@ -17,7 +17,7 @@ import typer
 from orchestra import __version__
 from orchestra.cli.session import Session
 from orchestra.errors import BUG, USAGE, OrchestraError, Storage
-from orchestra.model.names import or_nearest
+from orchestra.model.names import did_you_mean
 
 INTERRUPTED = 130
 
@@ -61,8 +61,8 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            hint = or_nearest(args[0], VERBS, "orchestra --help lists the commands")
-            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+            near = did_you_mean(args[0], VERBS)
+            raise click.UsageError(f"there is no command {args[0]!r}{near and '; '}{near}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
         ctx.obj.verb = name or ""  # a value of an option may be spelled like a verb
         if ctx.obj.after_dashes is not None and name not in ("spawn", "retry"):
@@ -236,7 +236,10 @@ def run(argv: list[str]) -> int:
 
 
 def usage_error(message: str, verb: str) -> dict[str, Any]:
-    return {"code": "usage", "message": message, "hint": f"{verb} --help shows how"}
+    hint = f"{verb} --help shows how"
+    if verb == "orchestra spawn" and "unexpected extra argument" in message:
+        hint = "a worker's command goes behind --, for instance: -- claude -p"
+    return {"code": "usage", "message": message, "hint": hint}
 
 
 def tell(session: Session, words: list[str], error: dict[str, Any], code: int) -> int:

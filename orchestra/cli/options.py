@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
 
 from orchestra.cli.session import Session
+
+if TYPE_CHECKING:
+    from orchestra.engine.observe import Observer
 
 
 def complete_run(ctx: click.Context, args: list[str], incomplete: str) -> list[str]:
@@ -22,17 +26,33 @@ def complete_run(ctx: click.Context, args: list[str], incomplete: str) -> list[s
 
 
 def complete_worker(ctx: click.Context, args: list[str], incomplete: str) -> list[str]:
+    observer = observer_for_completion(ctx)
+    names = [*observer.history.workers, *observer.planned()] if observer else []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_phase(ctx: click.Context, args: list[str], incomplete: str) -> list[str]:
+    observer = observer_for_completion(ctx)
+    plan = observer.history.plan if observer else None
+    return [phase.name for phase in (plan.phases if plan else ()) if phase.name.startswith(incomplete)]
+
+
+def observer_for_completion(ctx: click.Context) -> Observer | None:
+    from click.shell_completion import split_arg_string
+
     from orchestra.engine.observe import Observer
     from orchestra.engine.place import locate
     from orchestra.errors import OrchestraError
 
     session = ctx.find_object(Session) or Session()
+    run = ctx.params.get("run")
+    if not run:  # an option that still lacks its value has stopped the parser: RUN is the first word
+        words = split_arg_string(os.environ.get("COMP_WORDS", ""))[2:]
+        run = next((word for word in words if not word.startswith("-")), "")
     try:
-        observer = Observer(locate(ctx.params.get("run") or "", session.root)).open()
+        return Observer(locate(run, session.root)).open()
     except OrchestraError:
-        return []
-    names = [*observer.history.workers, *observer.planned()]
-    return [name for name in names if name.startswith(incomplete)]
+        return None
 
 
 def seconds(value: float) -> float:
@@ -53,7 +73,12 @@ Names = Annotated[
     list[str] | None,
     typer.Argument(metavar="[NAME]...", help="Workers. Default: all.", autocompletion=complete_worker),
 ]
-Phase = Annotated[str | None, typer.Option("--phase", metavar="P", help="Only the workers of this phase.")]
+Phase = Annotated[
+    str | None,
+    typer.Option(
+        "--phase", metavar="P", help="Only the workers of this phase.", autocompletion=complete_phase
+    ),
+]
 NoThrottle = Annotated[bool, typer.Option("--no-throttle", help="Do not ask the host whether it has room.")]
 
 

@@ -21,15 +21,25 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
         body["dry_run"] = True
     if isinstance(observer, Conductor):
         body["recovered"] = observer.recovered
-    steps = next_steps(session.words, observer.standing(), observer.history.plan)
+    about = [row["name"] for row in [*report.failed, *report.spawned]]
+    steps = next_steps(session.words, observer.standing(), observer.history.plan, about)
+
+    def proposed(verb: str) -> bool:
+        return any(step.startswith(f"orchestra {verb} ") for step in steps)
+
     failed = [row["name"] for row in report.already if row["state"] == State.FAILED]
-    if failed and not any(step.startswith("orchestra retry ") for step in steps):
+    if failed and session.verb == "spawn" and not proposed("retry"):
         steps.append(f"orchestra retry {session.words} {' '.join(failed)}")
+    if report.spawned and not dry_run and not proposed("wait"):  # they have ended already: wait tells how
+        steps.append(f"orchestra wait {session.words} --since {observer.history.op}")
 
     def text() -> None:
         from orchestra.cli.text import show_buckets
 
-        show_buckets(report, dry_run=dry_run)
+        nothing = (
+            "no worker has failed" if session.verb == "retry" else "no worker was named and none is deferred"
+        )
+        show_buckets(report, dry_run=dry_run, nothing=nothing)
 
     session.answer(body, steps, text)
     return exit_status(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ _STYLE = {
     State.PLANNED: ("dim", "·"),
 }
 
-console = Console(highlight=False)
+# Elsewhere than on a terminal nothing is folded: lines are for grep then.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
 
 
 def plain(text: object) -> str:
@@ -39,7 +41,7 @@ def state_text(state: State) -> str:
 def table(*columns: str) -> Table:
     made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        made.add_column(column, overflow="fold")
+        made.add_column(column, overflow="fold", no_wrap=column != columns[-1])
     return made
 
 
@@ -85,7 +87,7 @@ def show_status(snapshot: Snapshot, views: Sequence[WorkerView], hidden: int, fa
         console.print(f"[yellow]alert: {plain(alert['kind'])}[/] {plain(rest)}")
 
 
-def show_buckets(report: SpawnReport, *, dry_run: bool) -> None:
+def show_buckets(report: SpawnReport, *, dry_run: bool, nothing: str) -> None:
     would = "would be " if dry_run else ""
     for row in report.spawned:
         pid = f" (pid {row['pid']})" if row.get("pid") else ""
@@ -99,13 +101,14 @@ def show_buckets(report: SpawnReport, *, dry_run: bool) -> None:
     for row in report.already:
         console.print(f"[dim]· already[/]  {plain(row['name'])}: {plain(row['state'])}")
     if not any(report):
-        console.print("nothing to do: no worker was named and none is deferred")
+        console.print(f"nothing to do: {nothing}")
 
 
 def say(view: WorkerView) -> None:
     """One line about one worker."""
     why = f": {view.verdict}: {view.reason}" if view.verdict else (f": {view.reason}" if view.reason else "")
-    console.print(f"  {state_text(view.state)} {plain(view.record.name)}{plain(why)}")
+    again = f" (attempt {view.record.attempt})" if view.record.attempt > 1 else ""
+    console.print(f"  {state_text(view.state)} {plain(view.record.name)}{again}{plain(why)}")
 
 
 def say_phase(name: str) -> None:
@@ -128,7 +131,7 @@ def show_runs(rows: Sequence[dict[str, Any]]) -> None:
             flag
             for flag, there in (
                 ("▶ conducted", row["conducted"]),
-                (f"! {row['alerts']} alerts", row["alerts"]),
+                (f"! alerts: {row['alerts']}", row["alerts"]),
             )
             if there
         )
@@ -136,11 +139,17 @@ def show_runs(rows: Sequence[dict[str, Any]]) -> None:
     console.print(made if rows else "no runs here")
 
 
+def artefact(row: dict[str, Any]) -> str:
+    """One expected artefact, as it was found."""
+    size = "missing" if row["size_bytes"] is None else f"{row['size_bytes']} bytes"
+    return f"{row['path']}: {size}, of at least {row['min_bytes']}"
+
+
 def show_story(story: dict[str, Any]) -> None:
     console.print(
         f"[bold]{plain(story['name'])}[/]  {state_text(State(story['state']))}  attempt {story['attempt']}"
     )
-    for key in ("verdict", "meaning", "reason", "retry", "gap", "pid", "started_at", "ended_at"):
+    for key in ("verdict", "meaning", "reason", "retry", "way_out", "gap", "pid", "started_at", "ended_at"):
         if story.get(key) is not None:
             console.print(f"  {key}: {plain(story[key])}")
     console.print(f"  command: {plain(' '.join(story['command']))}")
@@ -149,12 +158,12 @@ def show_story(story: dict[str, Any]) -> None:
     if "deferred" in story:
         deferred = story["deferred"]
         console.print(
-            f"  deferred since {deferred['since']}, {deferred['times']} times: {plain(deferred['reason'])}"
+            f"  deferred since {deferred['since']} (tries: {deferred['times']}): {plain(deferred['reason'])}"
         )
     for key, value in (story.get("evidence") or {}).items():
         if isinstance(value, list):
             for line in value:
-                console.print(f"  {key}: {plain(line)}")
+                console.print(f"  {key}: {plain(artefact(line) if isinstance(line, dict) else line)}")
         elif value is not None:
             console.print(f"  {key}: {plain(value)}")
     for row in story["attempts"][:-1]:

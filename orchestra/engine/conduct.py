@@ -54,7 +54,7 @@ class Conductor(Observer):
             raise Superseded(
                 f"this command lost the lock of run {self.layout.run_id} while it ran: "
                 "somebody forced it open",
-                hint="orchestra status RUN shows who conducts now",
+                hint=f"orchestra status {self.layout.run_id} shows who conducts now",
             )
 
     def record(self, drafts: list[Draft]) -> list[Event]:
@@ -328,7 +328,7 @@ def already_active(layout: Layout, sight: lock.LockSight) -> NarratorAlreadyActi
     return NarratorAlreadyActive(
         f"another narrator (pid {pid} on {sight.holder.process.host}, orchestra {sight.holder.command}) "
         f"has held run {layout.run_id} since {sight.holder.acquired_at}",
-        hint=f"wait for it, or interrupt it (kill -INT {pid}): its workers run on; "
+        hint=f"wait for it, or end it (kill {pid}): its workers run on; "
         f"only if you are sure that it is gone: orchestra unlock {layout.run_id}",
         pid=pid,
         holder=details,

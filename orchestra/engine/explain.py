@@ -11,7 +11,7 @@ from orchestra.engine.printed import last_lines
 from orchestra.host import clock
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
-from orchestra.model.verdict import MEANING, Verdict
+from orchestra.model.verdict import MEANING, Retry, Verdict
 
 LAST_LINES = 20
 
@@ -40,6 +40,9 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         story["beat"] = beat
     if view.verdict:
         story["meaning"] = MEANING[Verdict(view.verdict)]
+        if view.retry == Retry.NEVER:
+            run = observer.layout.run_id
+            story["way_out"] = f"mend what is wrong, then: orchestra retry {run} {name} (or {name} -- CMD)"
         story["evidence"] = evidence(observer, view)
     if record.deferral and view.state == State.DEFERRED:
         deferral = record.deferral

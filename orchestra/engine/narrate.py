@@ -16,8 +16,9 @@ from orchestra.engine.request import wanted_of
 from orchestra.engine.retry import retry
 from orchestra.engine.spawn import candidates, intend, sort_out
 from orchestra.engine.wait import Scope, wait
+from orchestra.errors import Usage
 from orchestra.host import clock
-from orchestra.model.history import State, WorkerRecord
+from orchestra.model.history import ENDED, State, WorkerRecord
 from orchestra.model.plan import Phase
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import Retry
@@ -45,16 +46,25 @@ class NarrateReport(NamedTuple):
 
 
 def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> NarrateReport:
-    """Drive the plan to its end. A KeyboardInterrupt leaves the workers running."""
-    conductor.settle()
+    """Drive the plan to its end. A KeyboardInterrupt leaves the workers running.
+
+    Raises Usage for a run without a plan.
+    """
     plan = conductor.history.plan
+    if plan is None:
+        run = conductor.layout.run_id
+        raise Usage(
+            f"run {run} has no plan: there is nothing to conduct",
+            hint=f"start workers with orchestra spawn {run} --worker NAME=BRIEF -- CMD",
+        )
+    conductor.settle()
     finished: list[str] = []
     failed: list[str] = []
-    for phase in plan.phases if plan else ():
+    for phase in plan.phases:
         tell(Told("phase", phase.name))
         unmended = _Phase(conductor, phase, tell, throttled).drive()
         failed += unmended
-        if unmended and plan and plan.on_failure == "stop":
+        if unmended and plan.on_failure == "stop":
             return NarrateReport(finished, phase.name, failed)
         finished.append(phase.name)
     return NarrateReport(finished, None, failed)
@@ -67,6 +77,7 @@ class _Phase:
         self.tell = tell
         self.throttled = throttled
         self.pause_s = FIRST_PAUSE_S
+        self.told: set[tuple[str, int, State]] = set()
 
     def drive(self) -> list[str]:
         """Until every worker of the phase has ended for good; returns who failed."""
@@ -74,10 +85,12 @@ class _Phase:
         new, _ = sort_out(conductor, wanted_of(conductor, self.phase))
         intend(conductor, new)
         names = tuple(entry.name for entry in self.phase.workers)
+        self.told.update(key for name in names for key, _ in self.ends(name))  # by whoever drove it before
         while True:
             self.start(names)
             self.try_again(names)
-            ended = all(self.record(name).state in (State.DONE, State.FAILED) for name in names)
+            self.catch_up(names)
+            ended = all(self.record(name).state in ENDED for name in names)
             if ended and not self.retriable(names):
                 return [name for name in names if self.record(name).state == State.FAILED]
             self.await_change(names)
@@ -137,10 +150,37 @@ class _Phase:
             scope,
             timeout_s=timeout_s,
             record=self.conductor.record,
-            on_change=lambda view: self.tell(Told("worker", self.phase.name, view)),
+            on_change=self.say_view,
         )
 
     def say(self, name: str) -> None:
         record = self.record(name)
-        view = WorkerView(record, record.state, verdict=record.verdict, reason=record.reason)
-        self.tell(Told("worker", self.phase.name, view))
+        self.say_view(WorkerView(record, record.state, verdict=record.verdict, reason=record.reason))
+
+    def say_view(self, view: WorkerView) -> None:
+        key = (view.record.name, view.record.attempt, view.state)
+        if key not in self.told:
+            self.told.add(key)
+            self.tell(Told("worker", self.phase.name, view))
+
+    def catch_up(self, names: tuple[str, ...]) -> None:
+        """Tell of every end: also of one that was recorded on the way to something else."""
+        for name in names:
+            for _, view in self.ends(name):
+                self.say_view(view)
+
+    def ends(self, name: str) -> list[tuple[tuple[str, int, State], WorkerView]]:
+        """How each attempt of a worker has ended so far, with the key under which it is told."""
+        record = self.record(name)
+        views = [
+            WorkerView(
+                record._replace(attempt=failure["attempt"]),
+                State.FAILED,
+                verdict=failure["verdict"],
+                reason=failure["reason"],
+            )
+            for failure in record.failures
+        ]
+        if record.state in ENDED:
+            views.append(WorkerView(record, record.state, verdict=record.verdict, reason=record.reason))
+        return [((name, view.record.attempt, view.state), view) for view in views]

@@ -23,7 +23,6 @@ from orchestra.store.eventlog import EventLog
 from orchestra.store.layout import Layout
 from orchestra.store.publish import read_text
 
-STATUS_LISTS = "orchestra status RUN lists the workers"
 MARK_PATIENCE_S = 5.0  # how long a mark may be there and unreadable: it is being written
 
 
@@ -75,9 +74,10 @@ class Observer:
     def record_of(self, name: str) -> WorkerRecord:
         record = self.history.workers.get(name) or self.planned().get(name)
         if record is None:
+            hint = f"orchestra status {self.layout.run_id} lists the workers"
             raise NoSuchWorker(
                 f"run {self.layout.run_id} has no worker {name!r}",
-                hint=or_nearest(name, [*self.history.workers, *self.planned()], STATUS_LISTS),
+                hint=or_nearest(name, [*self.history.workers, *self.planned()], hint),
                 worker=name,
             )
         return record

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from orchestra.engine.observe import Observer
 from orchestra.engine.plans import read_brief, read_workers, resolve_brief
 from orchestra.engine.spawn import Wanted
-from orchestra.errors import BadPlan, Usage
+from orchestra.errors import BadPlan, NameTaken, Usage
 from orchestra.model.names import check_name
 from orchestra.model.plan import DEFAULT_STALL_S, EXPECT_RULE, Expect, Phase, WorkerEntry, parse_expect
 from orchestra.model.units import BadValue
@@ -27,7 +27,7 @@ class Request(NamedTuple):
 def resolve(observer: Observer, request: Request) -> list[Wanted]:
     """Every worker that was asked for, everything filled in; writes nothing.
 
-    Raises Usage, BadName, BadPlan, NoSuchPhase.
+    Raises Usage, BadName, BadPlan, NameTaken, NoSuchPhase.
     """
     command = check_command(request.command)
     expect = tuple(read_expect(word) for word in request.expect)
@@ -40,13 +40,27 @@ def resolve(observer: Observer, request: Request) -> list[Wanted]:
             "a command or --expect was given, but no worker",
             hint="name one: --worker NAME=BRIEF.md, or --phase P, or --from FILE",
         )
-    wanted += [Wanted(filled_in(observer, entry, command, expect), request.phase) for entry in entries]
+    for entry in entries:
+        check_not_planned(observer, entry.name)
+        wanted.append(Wanted(filled_in(observer, entry, command, expect), request.phase))
     seen: set[str] = set()
     for want in wanted:
         if want.entry.name in seen:
             raise Usage(f"worker {want.entry.name} is named twice", hint="a name is unique in its run")
         seen.add(want.entry.name)
     return wanted
+
+
+def check_not_planned(observer: Observer, name: str) -> None:
+    """A planned worker is started as the plan has it. Raises NameTaken."""
+    planned = observer.planned().get(name)
+    if planned is not None:
+        raise NameTaken(
+            f"the plan of run {observer.layout.run_id} has a worker {name!r} already, "
+            f"in phase {planned.phase}",
+            hint=f"give the new one another name; the plan's is started by --phase {planned.phase}",
+            worker=name,
+        )
 
 
 def phase_wanted(

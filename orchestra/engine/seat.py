@@ -60,7 +60,8 @@ def takeover(layout: Layout, who: Narrator) -> Conductor:
     if not who.id:
         raise Usage(
             "takeover needs to know who takes over",
-            hint="name yourself: orchestra takeover RUN --narrator ID, or set ORCHESTRA_NARRATOR",
+            hint=f"name yourself: orchestra takeover {layout.run_id} --narrator ID, "
+            "or set ORCHESTRA_NARRATOR",
         )
     with conduct(layout, who, seated=False) as conductor:
         conductor.settle()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from orchestra.backend.base import Watch
 from orchestra.engine.observe import Observer
-from orchestra.errors import Storage
+from orchestra.errors import Storage, Usage
 from orchestra.host import clock
 from orchestra.model.event import Draft
 from orchestra.model.history import State
@@ -78,7 +78,17 @@ def wait(
     record: Recorder | None = None,
     on_change: Callable[[WorkerView], None] | None = None,
 ) -> WaitReport:
-    """Wait on an opened observer. Raises NoSuchWorker, NoSuchPhase; KeyboardInterrupt passes through."""
+    """Wait on an opened observer.
+
+    Raises NoSuchWorker, NoSuchPhase, and Usage for a cursor that this run never gave out;
+    KeyboardInterrupt passes through.
+    """
+    if scope.since is not None and scope.since > observer.history.op:
+        raise Usage(
+            f"--since {scope.since} is behind the last operation of run {observer.layout.run_id}, "
+            f"{observer.history.op}: it is no cursor of this run",
+            hint="take the cursor from this run's last answer (`op`), or leave --since out",
+        )
     return _Wait(observer, scope, record or record_facts(observer), on_change).until(timeout_s)
 
 

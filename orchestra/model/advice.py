@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from orchestra.model.history import State
 from orchestra.model.plan import Plan
@@ -12,12 +13,15 @@ from orchestra.model.verdict import Retry
 MOST_NAMES = 20
 
 
-def next_steps(run: str, snapshot: Snapshot, plan: Plan | None) -> list[str]:
-    """`run` is RUN as it must stand in a command. The rules, each adding its line:
+def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[str] = ()) -> list[str]:
+    """`run` is RUN as it must stand in a command; `about`: whom the answer is about, if not all alike.
+
+    The rules, each adding its line:
 
     1. A lock that does not say whose it is: unlock.
     2. A dead holder, leftovers: any mutating command puts them right; unlock does only that.
-    3. Failures: explain the first; retry those that may gain by it.
+    3. Failures: explain the first (of those it is about); retry those that may gain by it.
+       Somebody stalls: explain that.
     4. Something runs: wait, from this moment on.
     5. Something is deferred: spawn again.
     6. A phase is over and all was well (or the plan says to continue): spawn the next.
@@ -27,8 +31,10 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None) -> list[str]:
     if kinds & {"unreadable_lock", "dead_holder", "leftovers"}:
         steps.append(f"orchestra unlock {run}")
     failed = [v for v in snapshot.workers if v.state == State.FAILED]
-    if failed:
-        steps.append(f"orchestra explain {run} {failed[0].record.name}")
+    stalled = [v for v in snapshot.workers if v.state == State.STALLED]
+    ours = [v for v in failed if v.record.name in about]
+    for view in (ours or failed)[:1] + stalled[:1]:
+        steps.append(f"orchestra explain {run} {view.record.name}")
     again = [v.record.name for v in failed if v.retry != Retry.NEVER]
     if again:
         steps.append(f"orchestra retry {run} {' '.join(again) if len(again) <= MOST_NAMES else ''}".rstrip())

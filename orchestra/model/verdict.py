@@ -32,12 +32,16 @@ class Retry(StrEnum):
 # POSIX extended regular expressions, matched without regard to case. They must say "error"
 # in some way: a bare 429 is a line number as often as a status.
 RATE_LIMIT_PATTERN = (
-    r"(error|status|code|http)[^0-9]{0,20}429([^0-9]|$)|rate.?limit|too many requests"
-    r"|usage limit|insufficient_quota|quota exceeded|resource.?exhausted|overloaded_error"
+    r"(error|status|code|http)[^0-9]{0,20}429([^0-9]|$)|too many requests"
+    # not the name of a file or of a test
+    r"|(^|[^a-z0-9_])rate[ _-]?limit(ed|s|_?error|[^a-z_.]|[.]([^a-z]|$)|$)"
+    r"|usage limit|insufficient_quota|exceeded your (current )?quota|quota exceeded for"
+    r"|resource.?exhausted|overloaded_error"
 )
 AUTH_PATTERN = (
-    r"(error|status|code|http)[^0-9]{0,20}401([^0-9]|$)|invalid.{0,12}api.?key"
-    r"|authentication.?(error|failed)|not logged in|no key found"
+    r"(error|status|code|http)[^0-9]{0,20}401([^0-9]|$)|401 unauthori[sz]ed"
+    r"|(no|missing|invalid|incorrect).{0,12}api.?key|authentication.?(error|failed)"
+    r"|not logged in|please (log|sign) ?in|no key found"
 )
 
 _RETRY = {

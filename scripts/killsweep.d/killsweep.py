@@ -5,7 +5,8 @@ is killed with SIGKILL on entering it, or the call returns ENOSPC or EIO. Then t
 next commands are called, and what must be true of a run is looked at:
 
   every worker started exactly once for each attempt, none lost without being named, all done in
-  the end; every line of the log whole, its numbers growing; no lock and no process left behind.
+  the end; every line of the log whole, its numbers growing; no lock, no process, no half-built file
+  and no temporary directory left behind.
 
 strace counts each system call for itself (`when=N` is the N-th write, the N-th rename, ..., of
 each process), so the points are pairs of a system call and a number. An undisturbed run
@@ -58,7 +59,6 @@ class Verdict(NamedTuple):
     point: Point
     hit: bool
     wrong: str | None
-    litter: bool
     place: Path
 
 
@@ -97,16 +97,16 @@ def _no_caches(folder: str, names: list[str]) -> set[str]:
     return {name for name in names if name == "__pycache__"}
 
 
-def try_point(bench: Bench, point: Point, tidy: bool) -> Verdict:
+def try_point(bench: Bench, point: Point) -> Verdict:
     place = bench.place / str(point).replace("/", "-")
-    hit, wrong, litter = False, None, list[str]()
+    hit, wrong = False, None
     stage = Stage(bench, place, bench.templates[point.sweep.command])
     try:
         answer = stage.disturbed(point.sweep, point)
         if hit_no_disk(stage.trace()):
             stage.await_quiet()
             shutil.rmtree(place, ignore_errors=True)
-            return Verdict(point, False, None, False, place)
+            return Verdict(point, False, None, place)
         hit = was_hit(stage.trace())
         if not (point.fault == "KILL" and point.sweep.target == "narrator"):
             stage.check_answer(point, answer)
@@ -115,8 +115,7 @@ def try_point(bench: Bench, point: Point, tidy: bool) -> Verdict:
         # A launcher may outlive the command that was answered, and be hit after it.
         hit = hit or was_hit(stage.trace())
         stage.check(point)
-        litter = stage.litter()
-        if litter and tidy:
+        if litter := stage.litter():
             wrong = f"litter was left: {litter}"
     except Wrong as error:
         wrong = str(error)
@@ -124,7 +123,7 @@ def try_point(bench: Bench, point: Point, tidy: bool) -> Verdict:
         wrong = f"{type(error).__name__}: {error}"
     if wrong is None:
         shutil.rmtree(place, ignore_errors=True)
-    return Verdict(point, hit, wrong, bool(litter), place)
+    return Verdict(point, hit, wrong, place)
 
 
 class Progress:
@@ -132,7 +131,7 @@ class Progress:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.done = self.hit = self.litter = 0
+        self.done = self.hit = 0
         self.wrong: list[Verdict] = []
         self.started = time.monotonic()
         self.lock = threading.Lock()
@@ -141,7 +140,6 @@ class Progress:
         with self.lock:
             self.done += 1
             self.hit += verdict.hit
-            self.litter += verdict.litter
             if verdict.wrong is not None:
                 self.wrong.append(verdict)
                 print(f"\nWRONG {verdict.point}: {verdict.wrong}", file=sys.stderr)
@@ -176,7 +174,7 @@ def try_all(bench: Bench, points: list[Point], args: argparse.Namespace) -> Prog
 
         def run(batch: list[Point]) -> list[Verdict]:
             verdicts = []
-            for verdict in pool.map(lambda point: try_point(bench, point, args.tidy), batch):
+            for verdict in pool.map(lambda point: try_point(bench, point), batch):
                 progress.tell(verdict)
                 verdicts.append(verdict)
             return verdicts
@@ -220,7 +218,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--from", dest="from_", type=int, default=1, metavar="N", help="from this point on")
     parser.add_argument("--to", type=int, metavar="N", help="up to this point")
     parser.add_argument("--only", action="append", metavar="POINT", help="this very point (may be repeated)")
-    parser.add_argument("--tidy", action="store_true", help="litter that is left is a failure, too")
     parser.add_argument("--list", action="store_true", help="print the points, numbered, and do nothing")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="at once (%(default)s)"
@@ -251,7 +248,7 @@ def main() -> int:
             shutil.rmtree(place, ignore_errors=True)
     spent = time.monotonic() - progress.started
     figures = f"{progress.done} points ({progress.hit} hit), {len(progress.wrong)} failures, {spent:.0f} s"
-    print(f"killsweep: {figures}; litter left at {progress.litter}")
+    print(f"killsweep: {figures}")
     return 1 if progress.wrong else 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from orchestra.cli.options import Name, Run, session_of
@@ -27,7 +29,7 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
     return 0
 
 
-def steps(words: str, story: dict[str, object]) -> list[str]:
+def steps(words: str, story: dict[str, Any]) -> list[str]:
     name, state = story["name"], story["state"]
     found = []
     if state == State.FAILED and story["retry"] != Retry.NEVER:
@@ -37,12 +39,15 @@ def steps(words: str, story: dict[str, object]) -> list[str]:
         found.append(f"orchestra stop {words} {name}")
     if state == State.DEFERRED or story["gap"]:
         found.append(f"orchestra spawn {words}")
-    if state not in (State.PLANNED, State.DEFERRED):
+    printed = {row["what"]: row["size_bytes"] for row in story["trail"]}
+    if printed["stdout"]:
         found.append(f"orchestra logs {words} {name}")
+    if printed["stderr"]:
+        found.append(f"orchestra logs {words} {name} --stderr")
     return found
 
 
-def show(story: dict[str, object]) -> None:
+def show(story: dict[str, Any]) -> None:
     from orchestra.cli.text import show_story
 
     show_story(story)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import click
 import typer
 
 from orchestra.cli.options import Run, session_of
@@ -16,7 +17,8 @@ def init_(
     ctx: typer.Context,
     run: Run,
     plan: Annotated[
-        str | None, typer.Option("--plan", metavar="PLAN.yaml", help="What is to be done.")
+        str | None,
+        typer.Option("--plan", metavar="PLAN.yaml", help="What is to be done.", click_type=click.Path()),
     ] = None,
 ) -> int:
     """Make a run: a directory that holds everything that is true about it.
@@ -32,11 +34,12 @@ def init_(
     made = create(layout, session.narrator, plan)
     observer = Observer(layout).open()
     first = next_phase(observer.views(conducted=False), observer.history.plan)
-    step = (
-        f"orchestra spawn {session.words} --phase {first}"
-        if first
-        else f"orchestra spawn {session.words} --worker NAME=BRIEF.md -- COMMAND"
-    )
+    if first:
+        step = f"orchestra spawn {session.words} --phase {first}"
+    elif observer.history.plan:
+        step = f"orchestra status {session.words}"
+    else:
+        step = f"orchestra spawn {session.words} --worker NAME=BRIEF.md -- COMMAND"
     body = {"created": made, "path": layout.run_dir, "op": observer.history.op}
     text = f"{'made' if made else 'there already:'} {layout.run_dir}"
     session.answer(body, [step], lambda: print(text))

@@ -30,7 +30,7 @@ def list_(
         "runs": rows,
         "truncated": {"runs": total - len(rows)} if total > len(rows) else False,
     }
-    steps = [f"orchestra status {rows[0]['run']}"] if rows else ["orchestra init RUN"]
+    steps = [f"orchestra status {rows[0]['run']}"] if rows else ["orchestra init first"]
     if session.given_root:
         steps = [f"{step} --root {shlex.quote(session.given_root)}" for step in steps]
 

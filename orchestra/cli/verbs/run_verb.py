@@ -6,9 +6,10 @@ import gc
 import os
 from typing import Annotated
 
+import click
 import typer
 
-from orchestra.cli.options import NoThrottle, session_of
+from orchestra.cli.options import NoThrottle, complete_run, session_of
 from orchestra.cli.progress import Tally, working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.create import create
@@ -22,10 +23,20 @@ def run_(
     ctx: typer.Context,
     plan: Annotated[
         str | None,
-        typer.Argument(metavar="[PLAN.yaml]", help="What is to be done; known to a run once made."),
+        typer.Argument(
+            metavar="[PLAN.yaml]",
+            help="What is to be done; known to a run once made.",
+            click_type=click.Path(),
+        ),
     ] = None,
     run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN", help="The run. Default: named like the plan's file.")
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="The run. Default: named like the plan's file.",
+            autocompletion=complete_run,
+        ),
     ] = None,
     no_throttle: NoThrottle = False,
 ) -> int:
@@ -49,6 +60,7 @@ def run_(
     tally = Tally()
 
     def tell(told: Told) -> None:
+        nonlocal tally
         if session.as_json:
             return
         from orchestra.cli.text import console, plain, say, say_phase
@@ -56,6 +68,7 @@ def run_(
         if told.what == "phase":
             say_phase(told.phase)
             show(told.phase)
+            tally = Tally()
         elif told.view is not None:
             say(told.view)
             show(f"{told.phase}: {tally.add(told.view)}")
@@ -78,6 +91,11 @@ def run_(
 
     def text() -> None:
         counts = ", ".join(f"{n} {state}" for state, n in snapshot.counts().items() if n)
+        if report.stopped_at:
+            print(
+                f"stopped behind phase {report.stopped_at} (on_failure: stop); "
+                f"failed: {', '.join(report.failed)}"
+            )
         print(f"{layout.run_dir}: {counts}")
 
     session.answer(body, next_steps(session.words, snapshot, conductor.history.plan), text)

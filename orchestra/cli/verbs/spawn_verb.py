@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import click
 import typer
 
-from orchestra.cli.options import NoThrottle, Run, session_of
+from orchestra.cli.options import NoThrottle, Run, complete_phase, session_of
 from orchestra.cli.outcome import spawn_answer
 from orchestra.cli.progress import working
 from orchestra.engine.conduct import conduct
@@ -20,7 +21,13 @@ def spawn_(
     ctx: typer.Context,
     run: Run,
     phase: Annotated[
-        str | None, typer.Option("--phase", metavar="P", help="The workers of this phase of the plan.")
+        str | None,
+        typer.Option(
+            "--phase",
+            metavar="P",
+            help="The workers of this phase of the plan.",
+            autocompletion=complete_phase,
+        ),
     ] = None,
     worker: Annotated[
         list[str] | None,
@@ -28,7 +35,12 @@ def spawn_(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="FILE", help="A YAML or JSON list of workers; - is standard input."),
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="A YAML or JSON list of workers; - is standard input.",
+            click_type=click.Path(),
+        ),
     ] = None,
     expect: Annotated[
         list[str] | None,

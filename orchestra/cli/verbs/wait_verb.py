@@ -90,9 +90,9 @@ def wait_(
         show_workers(chosen[:MOST_ROWS])
         print(f"{report.outcome}: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
 
-    session.answer(
-        body, with_cursor(steps, wait_again(session.words, report.op, scope), report.outcome), text
-    )
+    again = wait_again(session.words, report.op, scope)
+    over = f"orchestra status {session.words}"  # nothing is left to wait for
+    session.answer(body, with_cursor(steps, again, report.outcome, over), text)
     return _STATUS[report.outcome]
 
 
@@ -100,10 +100,12 @@ MOST_ROWS = 100
 MOST_ALERTS = 10
 
 
-def with_cursor(steps: list[str], again: str, outcome: str) -> list[str]:
+def with_cursor(steps: list[str], again: str, outcome: str, over: str) -> list[str]:
     """The cursor is in `next` whatever else there is to do, and first where waiting goes on."""
     rest = [step for step in steps if not step.startswith("orchestra wait ")]
-    return [again, *rest] if outcome == "timeout" or len(rest) < len(steps) else [*rest, again]
+    if outcome == "timeout" or len(rest) < len(steps):
+        return [again, *rest]
+    return [*(rest or [over]), again]
 
 
 def wait_again(words: str, op: int, scope: Scope) -> str:
