@@ -66,8 +66,8 @@ class Backend(Protocol):
     def identify(self, pid: int) -> Process | None:
         """Who has this PID now; None where nobody, or a zombie, has it."""
 
-    def alive(self, process: Process) -> bool:
-        """Whether this very process lives."""
+    def lives(self, process: Process) -> bool | None:
+        """Whether this very process lives; None where that cannot be seen from here."""
 
     def leftovers(self, token: str) -> list[Process]:
         """What an attempt started and still lives, wherever it hides."""

@@ -19,8 +19,8 @@ class Local:
     def identify(self, pid: int) -> Process | None:
         return process.identify(pid)
 
-    def alive(self, who: Process) -> bool:
-        return process.is_alive(who)
+    def lives(self, who: Process) -> bool | None:
+        return process.lives(who)
 
     def leftovers(self, token: str) -> list[Process]:
         return process.carriers(token)

@@ -199,6 +199,7 @@ def run(argv: list[str]) -> int:
     words, after = split_at_dashes(argv)
     session = Session(after)
     session.verb = next((word for word in words if word in VERBS), "")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller that ignores it would hide our children's ends
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup means it
             signal.signal(signum, interrupt)

@@ -16,18 +16,15 @@ from collections.abc import Iterator
 from orchestra.backend.base import Backend
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import Observer, describe_lock, holder_is_dead, no_such_run
+from orchestra.engine.settle import settle
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Superseded
 from orchestra.host import clock, process
-from orchestra.model.event import ALERTS, CONTROL, RECONCILIATION, Draft, Event
-from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.event import ALERTS, CONTROL, Draft, Event
 from orchestra.model.owner import Holder
-from orchestra.model.snapshot import facts
-from orchestra.model.trail import Result, parse_mark
-from orchestra.model.verdict import Verdict
 from orchestra.store import lock
 from orchestra.store.eventlog import Repair
 from orchestra.store.layout import Layout
-from orchestra.store.publish import is_litter, publish, read_text
+from orchestra.store.publish import is_litter, publish
 
 LOCK_TTL_S = 60.0
 
@@ -76,7 +73,7 @@ class Conductor(Observer):
     # --- the beginning and the end of each command ----------------------------------------
 
     def begin(self, freed: Holder | None) -> None:
-        """Read and repair the log; then put right what is half-done."""
+        """Read and repair the log; clear up after a dead holder."""
         if freed is not None:
             self._clear_litter(freed.process.pid)
         if os.path.exists(self.layout.events):
@@ -99,12 +96,12 @@ class Conductor(Observer):
 
     def _untold_damage(self) -> list[Draft]:
         """What the dead holder took out of the log, and did not live to tell."""
-        told = {alert.get("saved_as") for alert in self.history.alerts}
+        told = {os.path.basename(str(alert.get("saved_as"))) for alert in self.history.alerts}
         place, prefix = os.path.split(f"{self.layout.damaged}.")
         drafts = []
         for name in sorted(os.listdir(place)):
             path, offset = f"{place}/{name}", name.removeprefix(prefix)
-            if name.startswith(prefix) and offset.isdigit() and path not in told:
+            if name.startswith(prefix) and offset.isdigit() and name not in told:
                 note = {"offset": int(offset), "size": os.stat(path).st_size, "saved_as": path}
                 drafts.append(Draft(ALERTS, "log_damaged", note))
         return drafts
@@ -122,74 +119,6 @@ class Conductor(Observer):
         except OSError as error:
             raise Storage.from_os("repair the event log", self.layout.events, error) from error
         self.recovered += [{"what": draft.kind, **draft.data} for draft in drafts]
-
-    def settle(self) -> None:
-        """Record what happened meanwhile, and put right what a dead narrator left half-done.
-
-        What ended is recorded; what was lost is ended for good; what was intended and shows
-        no launcher is deferred, so that the next spawn starts it. A launcher that comes up
-        late still claims its attempt first, so it cannot be started twice.
-        """
-        drafts = []
-        for record in list(self.history.workers.values()):
-            view = self.view(record, conducted=False)
-            if view.ended and view.verdict != Verdict.LOST:  # also of what `wait` was the first to see
-                self._finish_for(record)
-            if view.gap and record.state == State.SPAWNING:
-                who = {"worker": record.name, "attempt": record.attempt}
-                drafts.append(
-                    Draft(RECONCILIATION, "deferred", {**who, "reason": view.reason, "signals": []})
-                )
-                self.recovered.append({"what": "half_done_spawn", "worker": record.name, "gap": view.gap})
-            drafts += facts(view)
-        self.record(drafts)
-        for record in [r for r in self.history.workers.values() if r.leftovers]:
-            self._end_leftovers(record)
-        half_stopped = [r.name for r in self.history.workers.values() if r.stopping and r.state not in ENDED]
-        if half_stopped:
-            from orchestra.engine.stop import finish_stop  # it conducts, as we do
-
-            finish_stop(self, half_stopped)
-            self.recovered += [{"what": "half_done_stop", "worker": name} for name in half_stopped]
-        for record in self.history.workers.values():
-            if record.verdict == Verdict.LOST and not os.path.exists(self.layout.result(record.name)):
-                self.bury(record)
-
-    def _finish_for(self, record: WorkerRecord) -> None:
-        """What its launcher does behind the result, where it was killed before that."""
-        if os.path.exists(self.layout.attempt_reserve(record.name, record.attempt)):
-            clear_away(self.layout, record)
-        flat, own = self.layout.result(record.name), self.layout.attempt_result(record.name, record.attempt)
-        with contextlib.suppress(OSError):
-            if not os.path.exists(flat):
-                os.link(own, flat)
-
-    def bury(self, record: WorkerRecord) -> None:
-        """Write what a launcher that could not would have written, and clear away what it would have."""
-        result = Result(
-            record.name,
-            record.attempt,
-            "failed",
-            record.verdict,
-            record.reason,
-            None,
-            None,
-            record.started_at,
-            record.since,
-        )
-        clear_away(self.layout, record)
-        with contextlib.suppress(OSError):  # the log has it; the file is for people
-            data = json.dumps(result.to_json()).encode() + b"\n"
-            publish(self.layout.result(record.name), data, durable=False)
-
-    def _end_leftovers(self, record: WorkerRecord) -> None:
-        self.check_still_mine()
-        living = self.backend.end(record.token, None, grace_s=2.0)
-        note = {"worker": record.name, "attempt": record.attempt, "pids": list(record.leftovers)}
-        if living:
-            note["still_alive"] = [p.pid for p in living]
-        self.record([Draft(ALERTS, "leftovers_ended", note)])
-        self.recovered.append({"what": "leftovers_ended", **note})
 
     def sit(self, narrator: str | None) -> None:
         """Look at the seat, where the caller goes by an ID."""
@@ -238,26 +167,6 @@ class Conductor(Observer):
             publish(self.layout.state, data, durable=False)
 
 
-def clear_away(layout: Layout, record: WorkerRecord) -> None:
-    """Remove what a launcher removes at its end: the worker's TMPDIR, and its own notes."""
-    import shutil
-
-    text = read_text(layout.mark(record.name))
-    mark = parse_mark(text) if text else None
-    ours = tmp_dir(record.token)
-    if mark and mark.attempt == record.attempt and os.path.basename(mark.tmp_dir) == os.path.basename(ours):
-        ours = mark.tmp_dir  # whoever started it may have had another TMPDIR
-    shutil.rmtree(ours, ignore_errors=True)
-    for note in layout.launcher_notes(record.name, record.attempt):
-        with contextlib.suppress(OSError):
-            os.unlink(note)
-
-
-def tmp_dir(token: str) -> str:
-    """The attempt's TMPDIR; a short path, as sockets may come to lie in it."""
-    return os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), f"orc-{token}")
-
-
 def log_damaged(repairs: list[Repair]) -> list[Draft]:
     return [
         Draft(ALERTS, "log_damaged", {**repair.damage._asdict(), "saved_as": repair.saved_as})
@@ -279,6 +188,7 @@ def conduct(
         if seated:
             conductor.sit(who.id)
         try:
+            settle(conductor)
             yield conductor
         finally:
             if sys.exc_info()[0] is not Superseded:

@@ -7,21 +7,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from orchestra.backend.base import Batch, Launch
-from orchestra.engine.conduct import Conductor, clear_away
+from orchestra.engine.burial import clear_away, read_mark, write_result
+from orchestra.engine.conduct import Conductor
 from orchestra.engine.paper import Unfit, encoded, stage_trail
 from orchestra.errors import Storage, Superseded
 from orchestra.host import clock
 from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, ending, facts
-from orchestra.model.throttle import HostLoad, Signal, describe, limits_from, pressure
-from orchestra.model.trail import Result, parse_mark
+from orchestra.model.throttle import Signal, describe, limits_from, pressure
+from orchestra.model.trail import Result
 from orchestra.model.verdict import Retry, Verdict
 from orchestra.store.publish import Staging, publish, read_text
 
@@ -47,21 +47,19 @@ class Outcome(NamedTuple):
 class FanOut:
     """One batch. Outcomes are recorded at its end, whatever happens in between."""
 
-    def __init__(
-        self, conductor: Conductor, *, throttled: bool, look: Callable[[], HostLoad] | None = None
-    ) -> None:
+    def __init__(self, conductor: Conductor, *, throttled: bool) -> None:
         self.conductor = conductor
         self.layout = conductor.layout
         self.throttled = throttled
-        self._look = look
-        self.at_work = 0
+        self.before = 0  # workers of the run that were at work already
+        self.holding: set[str] = set()  # those of the batch that are at work, or will be
         self.outcomes: dict[str, Outcome] = {}
         self.pending: dict[str, Pending] = {}
         self.batch: Batch | None = None
 
     def run(self, records: list[WorkerRecord]) -> SpawnReport:
         if records:
-            self.at_work = sum(
+            self.before = sum(
                 1
                 for record in self.conductor.history.workers.values()
                 if record.state == State.RUNNING
@@ -75,9 +73,9 @@ class FanOut:
                 self.excuse(records, cut_short)
                 raise
             finally:
+                self.conductor.record([o.draft for o in self.outcomes.values() if o.draft])
                 if self.batch is not None:
                     self.batch.close()
-                self.conductor.record([o.draft for o in self.outcomes.values() if o.draft])
         rows: dict[str, list[dict[str, Any]]] = {"spawned": [], "deferred": [], "failed": []}
         for record in records:
             outcome = self.outcomes[record.name]
@@ -87,9 +85,27 @@ class FanOut:
     # --- a few workers, each in its own right -------------------------------------------------
 
     def try_group(self, records: list[WorkerRecord]) -> None:
-        """Write the trails of a few workers, wait once for the disk, start them."""
-        staging = Staging()
-        staged = [record for record in records if self.stage(record, staging)]
+        """Ask the host for each of a few workers; write their trails, wait once for the disk, start them."""
+        self.conductor.check_still_mine()
+        staging, staged = Staging(), list[WorkerRecord]()
+        for record in records:
+            with self.in_its_own_right(record):
+                spoke = self.pressure(record)
+                if spoke and (staged or self.pending):
+                    # What speaks may be our own that will turn out not to run: first see what they do.
+                    self.launch(staged, staging)
+                    self.await_signs()
+                    staging, staged = Staging(), []
+                    spoke = self.pressure(record)
+                if spoke:
+                    self.defer(record, describe(spoke), [s.to_json() for s in spoke])
+                else:
+                    stage_trail(self.conductor, record, staging)
+                    self.holding.add(record.name)
+                    staged.append(record)
+        self.launch(staged, staging)
+
+    def launch(self, staged: list[WorkerRecord], staging: Staging) -> None:
         if staged:
             with contextlib.suppress(OSError):  # `start` meets it again, and says so
                 self.open_batch()  # comes up while we wait for the disk
@@ -101,18 +117,6 @@ class FanOut:
                 self.conductor.check_still_mine()
                 self.start(record)
         self.collect(0)
-
-    def stage(self, record: WorkerRecord, staging: Staging) -> bool:
-        """Ask the host, then write; False where the worker has found its bucket by that."""
-        with self.in_its_own_right(record):
-            spoke = self.pressure(record)
-            if spoke:
-                self.defer(record, describe(spoke), [s.to_json() for s in spoke])
-                return False
-            stage_trail(self.conductor, record, staging)
-            self.at_work += 1
-            return True
-        return False
 
     def start(self, record: WorkerRecord) -> None:
         """Order its launcher. Raises OSError."""
@@ -144,11 +148,9 @@ class FanOut:
     def pressure(self, record: WorkerRecord) -> list[Signal]:
         if not self.throttled:
             return []
-        if self._look is None:
-            from orchestra.host.load import look  # psutil: only where it is used
+        from orchestra.host.load import look  # psutil: only where it is used
 
-            self._look = look
-        return pressure(self._look(), self.at_work, limits_from(record.entry.throttle))
+        return pressure(look(), self.before + len(self.holding), limits_from(record.entry.throttle))
 
     # --- signs of life --------------------------------------------------------------------
 
@@ -184,8 +186,7 @@ class FanOut:
                 self.give_up(pending.record)
 
     def succeed(self, record: WorkerRecord, pid: int) -> None:
-        text = read_text(self.layout.mark(record.name))
-        mark = parse_mark(text) if text else None
+        mark = read_mark(self.layout, record.name)
         told = mark.process if mark and (mark.token, mark.process.pid) == (record.token, pid) else None
         process = told or self.conductor.backend.identify(pid)  # a worker may be quick to spoil its mark
         draft = Draft(
@@ -215,6 +216,7 @@ class FanOut:
             )
         elif view.ended:
             self.outcomes[record.name] = Outcome("failed", failed_row(view), facts(view)[0])
+            self.holding.discard(record.name)
         else:
             if self.batch is not None and pid is None:
                 # Its helper died: the launcher may still come up, and then it claims its attempt.
@@ -225,8 +227,7 @@ class FanOut:
 
     def give_up(self, record: WorkerRecord) -> None:
         self.conductor.check_still_mine()
-        text = read_text(self.layout.mark(record.name))
-        mark = parse_mark(text) if text else None
+        mark = read_mark(self.layout, record.name)
         self.conductor.backend.end(record.token, mark.process if mark else None, grace_s=0.5)
         self.fail(record, f"no sign of life within {SIGN_OF_LIFE_S:g} s; ended", retry=Retry.NOW)
 
@@ -236,10 +237,13 @@ class FanOut:
         draft = Draft(OBSERVATIONS, "deferred", {**who(record), "reason": reason, "signals": signals})
         answer = {"name": record.name, "reason": reason, "signals": signals}
         self.outcomes[record.name] = Outcome("deferred", answer, draft)
-        result = Result(record.name, record.attempt, "throttled", None, reason, None, None, None, clock.now())
+        self.holding.discard(record.name)
         with contextlib.suppress(OSError):  # the log has it; the file is for people
             publish(self.layout.brief(record.name), encoded(record.entry.brief), durable=False)
-            publish(self.layout.result(record.name), json_line(result.to_json()), durable=False)
+        write_result(
+            self.layout,
+            Result(record.name, record.attempt, "throttled", reason=reason, ended_at=clock.now()),
+        )
 
     def fail(self, record: WorkerRecord, reason: str, *, retry: Retry = Retry.NEVER) -> None:
         view = WorkerView(
@@ -252,20 +256,19 @@ class FanOut:
         )
         draft = Draft(OBSERVATIONS, "ended", {**who(record), **ending(view)})
         self.outcomes[record.name] = Outcome("failed", failed_row(view), draft)
-        result = Result(
-            record.name,
-            record.attempt,
-            "failed",
-            Verdict.SPAWN_ERROR,
-            reason,
-            None,
-            None,
-            None,
-            view.ended_at,
-        )
+        self.holding.discard(record.name)
         clear_away(self.layout, record)
-        with contextlib.suppress(OSError):
-            publish(self.layout.result(record.name), json_line(result.to_json()), durable=False)
+        write_result(
+            self.layout,
+            Result(
+                record.name,
+                record.attempt,
+                "failed",
+                Verdict.SPAWN_ERROR,
+                reason,
+                ended_at=view.ended_at,
+            ),
+        )
 
     def excuse(self, records: list[WorkerRecord], cut_short: BaseException) -> None:
         """The batch was cut short: who was not tried is deferred; who was started is looked at next time."""
@@ -301,7 +304,3 @@ def failed_row(view: WorkerView) -> dict[str, Any]:
         "exit_code": view.exit_code,
         "retry": view.retry,
     }
-
-
-def json_line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"

@@ -57,7 +57,6 @@ def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> Narr
             f"run {run} has no plan: there is nothing to conduct",
             hint=f"start workers with orchestra spawn {run} --worker NAME=BRIEF -- CMD",
         )
-    conductor.settle()
     finished: list[str] = []
     failed: list[str] = []
     for phase in plan.phases:

@@ -104,18 +104,23 @@ class Observer:
         mark = parse_mark(text) if text else None
         if mark is not None and (mark.attempt, mark.token) != (record.attempt, record.token):
             mark, text = None, None  # of the attempt before, not yet archived; or not the launcher's word
+        # What the log has was seen; a mark may be forged.
         who = record.process or (mark.process if mark else None)
-        if who is not None and self.backend.alive(who):
-            return Sight(mark=mark, claimed=True, alive=True)
-        sight = self._look_at_files(record)
+        lives = self.backend.lives(who) if who is not None else False
+        running = Sight(mark=mark, process=who, claimed=True, alive=True)
+        if lives:
+            return running
+        sight = self._look_at_files(record)._replace(process=who)
         if sight.sentinel or sight.result:
             return sight
+        if lives is None:
+            return running  # on another host: not proved gone
         if text == "" and who is None and self._is_young(layout.mark(name)):
             return Sight(claimed=True, alive=True)  # the claim is being written
         claimed = text is not None
         if claimed or who is not None:
             pids = tuple(p.pid for p in self.backend.leftovers(record.token))
-            return Sight(mark=mark, claimed=claimed, leftovers=pids)
+            return Sight(mark=mark, process=who, claimed=claimed, leftovers=pids)
         return Sight(trail=tuple(what for what, path in layout.trail(name) if os.path.exists(path)))
 
     def _look_at_files(self, record: WorkerRecord) -> Sight:
@@ -144,10 +149,11 @@ class Observer:
         except OSError:
             return False
 
-    def quiet_s(self, record: WorkerRecord) -> float:
+    def quiet_s(self, record: WorkerRecord, started_at: str) -> float:
         """Seconds since the worker last wrote a line, touched its heartbeat or made a file."""
         name, layout = record.name, self.layout
-        latest = 0.0
+        ran_s = clock.seconds_since(started_at)
+        latest = 0.0 if ran_s is None else clock.wall() - ran_s  # it may have removed all that we look at
         for path in (
             layout.log_out(name),
             layout.log_err(name),
@@ -172,7 +178,8 @@ class Observer:
             return WorkerView(record, State.PLANNED)
         sight = self.look(record)
         if stall and sight.alive and self._may_be_quiet(record, sight):
-            sight = sight._replace(quiet_s=self.quiet_s(record))
+            started_at = (sight.mark and sight.mark.started_at) or record.started_at or record.since
+            sight = sight._replace(quiet_s=self.quiet_s(record, started_at))
         return judge(record, sight, conducted=conducted)
 
     def _may_be_quiet(self, record: WorkerRecord, sight: Sight) -> bool:
@@ -287,7 +294,7 @@ def no_such_run(layout: Layout) -> NoSuchRun:
 
 
 def holder_is_dead(holder: Holder) -> bool:
-    return process.is_dead(holder.process)
+    return process.lives(holder.process) is False
 
 
 def describe_lock(sight: lock.LockSight, *, dead: bool) -> dict[str, object]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 
-from orchestra.engine.conduct import Conductor, clear_away, tmp_dir
+from orchestra.engine.burial import clear_away, read_mark, tmp_dir
+from orchestra.engine.conduct import Conductor
 from orchestra.model.history import WorkerRecord
 from orchestra.model.launcher import LaunchOrder, render, takes_prompt_text
-from orchestra.model.trail import parse_mark
-from orchestra.store.publish import Staging, read_text, write_all
+from orchestra.store.publish import Staging, write_all
 
 GRACE_S = 10.0
 RESERVE = b" " * 4095 + b"\n"
@@ -61,6 +61,7 @@ def launch_order(conductor: Conductor, record: WorkerRecord) -> LaunchOrder:
         timeout_s=entry.timeout_s or 0,
         grace_s=GRACE_S,
         tmp_dir=tmp_dir(record.token),
+        pid_ns=conductor.holder.process.pid_ns,
     )
 
 
@@ -94,8 +95,7 @@ def archive(conductor: Conductor, record: WorkerRecord) -> None:
     never wrote anything: what is there belongs to the one before it.
     """
     layout = conductor.layout
-    text = read_text(layout.mark(record.name))
-    mark = parse_mark(text) if text else None
+    mark = read_mark(layout, record.name)
     if mark is not None and mark.attempt == record.attempt:
         return
     earlier = range(record.attempt - 1, 0, -1)

@@ -11,7 +11,7 @@ from orchestra.engine.spawn import Wanted
 from orchestra.errors import BadPlan, NameTaken, Usage
 from orchestra.model.names import check_name
 from orchestra.model.plan import DEFAULT_STALL_S, EXPECT_RULE, Expect, Phase, WorkerEntry, parse_expect
-from orchestra.model.units import BadValue
+from orchestra.model.units import BadValue, parse_size
 
 
 class Request(NamedTuple):
@@ -141,8 +141,8 @@ def read_expect(word: str) -> Expect:
     """FILE, FILE:BYTES, or stdout."""
     file, colon, least = word.rpartition(":")
     try:
-        if colon and least.isdigit():
-            return parse_expect(file)._replace(min_bytes=int(least))
+        if colon and least.isascii() and least.isdigit():
+            return parse_expect(file)._replace(min_bytes=parse_size(least))
         return parse_expect(word)
     except BadValue as error:
         raise Usage(f"--expect {word!r}: {error}", hint=EXPECT_RULE) from None

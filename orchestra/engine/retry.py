@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
+from orchestra.engine.burial import read_mark
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut, SpawnReport
 from orchestra.engine.spawn import already_row
 from orchestra.errors import Usage
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State
-from orchestra.model.throttle import HostLoad
-from orchestra.model.trail import parse_mark
 from orchestra.model.verdict import Retry
-from orchestra.store.publish import read_text
 
 
 def retry(
@@ -24,7 +21,6 @@ def retry(
     *,
     throttled: bool = True,
     command: tuple[str, ...] | None = None,
-    look: Callable[[], HostLoad] | None = None,
 ) -> SpawnReport:
     """Start failed ones again, with another `command` if one is given. Raises NoSuchWorker, Usage.
 
@@ -32,7 +28,6 @@ def retry(
     """
     for name in names:
         conductor.record_of(name)
-    conductor.settle()
     workers = conductor.history.workers
     if command and not names:
         raise Usage("a command was given, but no worker", hint="name who shall run it: retry RUN NAME -- CMD")
@@ -47,8 +42,7 @@ def retry(
         else:
             already.append(already_row(conductor.view(record, conducted=False)))
     for record in failed:
-        text = read_text(conductor.layout.mark(record.name))
-        mark = parse_mark(text) if text else None
+        mark = read_mark(conductor.layout, record.name)
         launcher = record.process or (mark.process if mark and mark.token == record.token else None)
         living = conductor.backend.end(record.token, launcher, grace_s=2.0)
         if living:
@@ -74,5 +68,5 @@ def retry(
         ]
     )
     again = [workers[record.name] for record in failed]
-    report = FanOut(conductor, throttled=throttled, look=look).run(again)
+    report = FanOut(conductor, throttled=throttled).run(again)
     return report._replace(already=already)

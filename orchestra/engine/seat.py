@@ -43,7 +43,6 @@ def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
             note: dict[str, Any] = {"holder": sight.holder.to_json() if sight.holder else None}
             forced = force and sight.holder is not None and not holder_is_dead(sight.holder)
             conductor.record([Draft(ALERTS, "lock_freed", {**note, "forced": forced})])
-        conductor.settle()
         return {"found": found(sight), "recovered": conductor.recovered}
 
 
@@ -64,6 +63,5 @@ def takeover(layout: Layout, who: Narrator) -> Conductor:
             "or set ORCHESTRA_NARRATOR",
         )
     with conduct(layout, who, seated=False) as conductor:
-        conductor.settle()
         conductor.take_seat(who.id)
         return conductor

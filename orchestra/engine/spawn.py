@@ -7,7 +7,7 @@ first file is written; so whoever comes next can finish what a dead narrator beg
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from orchestra.engine.conduct import Conductor
@@ -18,7 +18,7 @@ from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.plan import WorkerEntry, entry_to_json
 from orchestra.model.snapshot import WorkerView
-from orchestra.model.throttle import HostLoad, describe, limits_from, pressure
+from orchestra.model.throttle import describe, limits_from, pressure
 
 
 class Wanted(NamedTuple):
@@ -74,13 +74,11 @@ def spawn(
     wanted: list[Wanted],
     *,
     throttled: bool = True,
-    look: Callable[[], HostLoad] | None = None,
 ) -> SpawnReport:
     """Try what was deferred, oldest first, then what is new; answer for every one."""
     new, known = sort_out(conductor, wanted)
-    conductor.settle()
     intend(conductor, new)
-    report = FanOut(conductor, throttled=throttled, look=look).run(candidates(conductor))
+    report = FanOut(conductor, throttled=throttled).run(candidates(conductor))
     already = [conductor.view(conductor.record_of(r.name), conducted=False) for r in known]
     tried = {row["name"] for row in [*report.spawned, *report.deferred, *report.failed]}
     return report._replace(already=[already_row(v) for v in already if v.record.name not in tried])

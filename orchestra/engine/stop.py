@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestra.engine.conduct import Conductor
+from orchestra.engine.burial import bury
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
-from orchestra.model.event import COMMANDS, OBSERVATIONS, Draft
+from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State, WorkerRecord
-from orchestra.model.snapshot import WorkerView, ending, facts
+from orchestra.model.snapshot import WorkerView, facts
 from orchestra.model.verdict import Retry, Verdict
 from orchestra.store.publish import publish
+
+if TYPE_CHECKING:
+    from orchestra.engine.conduct import Conductor
 
 GRACE_S = 10.0
 REPORT_PATIENCE_S = 5.0  # for the launcher to write its result once its worker is gone
@@ -29,7 +32,6 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     """End these workers (all that have not ended, where none is named). Raises NoSuchWorker."""
     for name in names:
         conductor.record_of(name)
-    conductor.settle()
     chosen = list(dict.fromkeys(names)) or list(conductor.history.workers)
     views = [conductor.view(conductor.record_of(name), conducted=False) for name in chosen]
     going = [view for view in views if not view.ended and view.state != State.PLANNED]
@@ -50,10 +52,10 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     return StopReport(stopped, already, alive)
 
 
-def finish_stop(conductor: Conductor, names: list[str]) -> None:
-    """What a narrator meant to stop and did not live to."""
-    views = [conductor.view(conductor.record_of(name), conducted=False) for name in names]
-    end_and_record(conductor, views, GRACE_S)
+def finish_stop(conductor: Conductor, records: list[WorkerRecord]) -> None:
+    """What a narrator meant to stop and did not live to, with the grace that it meant to give."""
+    views = [conductor.view(record, conducted=False) for record in records]
+    end_and_record(conductor, views, max(record.stopping or 0 for record in records))
 
 
 def end_and_record(
@@ -64,10 +66,13 @@ def end_and_record(
     stopped, alive = [], []
     for view in views:
         record = view.record
+        if view.process and conductor.backend.lives(view.process) is None:  # on another host: as it was
+            alive.append({"name": record.name, "host": view.process.host, "pids": [view.process.pid]})
+            continue
         final = ended_view(conductor, record)
-        conductor.record(facts(final) or [ended_draft(final)])
+        conductor.record(facts(final))
         if not os.path.exists(conductor.layout.attempt_result(record.name, record.attempt)):
-            conductor.bury(conductor.history.workers[record.name])
+            bury(conductor.layout, conductor.history.workers[record.name])
         stopped.append({"name": record.name, "verdict": final.verdict, "state": final.state})
         if pids := living[record.name]:
             alive.append({"name": record.name, "pids": pids})
@@ -96,8 +101,8 @@ def end_workers(observer: Observer, views: list[WorkerView], grace_s: float) -> 
         if view.process is not None:
             observer.backend.ask_to_stop(view.process)
     await_results(observer, running, grace_s)
-    living: dict[str, list[int]] = {view.record.name: [] for view in views}
-    for view in running:
+    living = {}
+    for view in views:  # also of a launcher that has not claimed its attempt yet
         left = observer.backend.end(view.record.token, view.process, grace_s=0.0)
         living[view.record.name] = [member.pid for member in left]
     return living
@@ -115,7 +120,7 @@ def await_results(observer: Observer, views: list[WorkerView], grace_s: float) -
     killed = False
     deadline = clock.monotonic() + grace_s
     while True:
-        left = [v for v in views if v.process and observer.backend.alive(v.process)]
+        left = [v for v in views if v.process and observer.backend.lives(v.process)]
         if not left or (killed and clock.monotonic() > deadline):
             return
         if not killed and clock.monotonic() > deadline:
@@ -142,8 +147,3 @@ def ended_view(conductor: Conductor, record: WorkerRecord) -> WorkerView:
         retry=Retry.NEVER,
         started_at=record.started_at,
     )
-
-
-def ended_draft(view: WorkerView) -> Draft:
-    record = view.record
-    return Draft(OBSERVATIONS, "ended", {"worker": record.name, "attempt": record.attempt, **ending(view)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -87,12 +88,13 @@ class Starter:
 
     def close(self) -> None:
         self._close(self._orders, self._replies, self._signs)
-        for _ in range(200):
-            if os.waitpid(self._pid, os.WNOHANG)[0]:
-                return
-            clock.pause(0.01)
-        os.kill(self._pid, signal.SIGKILL)  # it is stopped: its orders are not carried out any more
-        os.waitpid(self._pid, 0)
+        with contextlib.suppress(ChildProcessError):  # whoever uses us ignores SIGCHLD
+            for _ in range(200):
+                if os.waitpid(self._pid, os.WNOHANG)[0]:
+                    return
+                clock.pause(0.01)
+            os.kill(self._pid, signal.SIGKILL)  # it is stopped: its orders are not carried out any more
+            os.waitpid(self._pid, 0)
 
     @staticmethod
     def _close(*fds: int) -> None:

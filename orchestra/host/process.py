@@ -11,7 +11,7 @@ import signal
 from functools import cache
 
 from orchestra.host import clock
-from orchestra.model.owner import proved_dead
+from orchestra.model import owner
 from orchestra.model.trail import Process
 
 TOKEN = "ORCHESTRA_TOKEN"  # in the environment of all that belongs to one attempt
@@ -45,27 +45,29 @@ def start_of(pid: int) -> int | None:
 def identify(pid: int) -> Process | None:
     """Who has this PID now; None where nobody, or a zombie, has it."""
     start = start_of(pid)
-    return None if start is None else Process(pid, start, boot_id(), host_name())
+    return None if start is None else known(pid, start)
+
+
+@cache
+def pid_namespace() -> int:
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
 
 
 def this_process() -> Process:
-    return Process(os.getpid(), start_of(os.getpid()) or 0, boot_id(), host_name())
+    return known(os.getpid(), start_of(os.getpid()) or 0)
 
 
-def is_dead(process: Process) -> bool:
-    """Whether it is proved that this very process is gone."""
-    if process.pid <= 0:
-        return False
-    return proved_dead(process, host_name(), boot_id(), start_of(process.pid))
+def known(pid: int, start: int) -> Process:
+    """A process of this machine, as it is told of elsewhere."""
+    return Process(pid, start, boot_id(), host_name(), pid_namespace())
 
 
-def is_alive(process: Process) -> bool:
-    return (
-        process.host == host_name()
-        and process.boot_id == boot_id()
-        and process.pid > 0
-        and start_of(process.pid) == process.start
-    )
+def lives(process: Process) -> bool | None:
+    """Whether this very process lives; None where that cannot be seen from here."""
+    return owner.lives(process, known(os.getpid(), 0), start_of(process.pid))
 
 
 def open_pidfd(process: Process) -> int | None:
@@ -81,10 +83,12 @@ def open_pidfd(process: Process) -> int | None:
 
 
 def send(process: Process, signum: int) -> bool:
-    """Signal this very process, through a pidfd; False where it is gone."""
+    """Signal this very process, through a pidfd; False where it is gone, or cannot be seen from here."""
+    if not lives(process):
+        return False
     fd = open_pidfd(process)
     if fd is None:
-        if not is_alive(process):
+        if not lives(process):
             return False
         os.kill(process.pid, signum)
         return True
@@ -112,13 +116,13 @@ def carriers(token: str) -> list[Process]:
             continue
         start = start_of(int(name))
         if start is not None:
-            found.append(Process(int(name), start, boot_id(), host_name()))
+            found.append(known(int(name), start))
     return found
 
 
 def descendants(root: Process) -> list[Process]:
     """What descends from a living process, by parentage."""
-    if not is_alive(root):
+    if not lives(root):
         return []
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
@@ -136,7 +140,7 @@ def descendants(root: Process) -> list[Process]:
             waiting.append(pid)
             start = start_of(pid)
             if start is not None:
-                found.append(Process(pid, start, boot_id(), host_name()))
+                found.append(known(pid, start))
     return found
 
 
@@ -153,7 +157,7 @@ def end_all(
         family = {p: None for p in carriers(token)}
         if launcher is not None:
             family.update({p: None for p in descendants(launcher)})
-            if is_alive(launcher):
+            if lives(launcher):
                 family[launcher] = None
         return list(family)
 

@@ -60,8 +60,11 @@ def main() -> None:
 
 
 def settle_signals() -> None:
-    """As a launcher wants them, once for all: exec takes a handler back to the default."""
-    for name in ("XFSZ", "INT", "TERM", "HUP", "ALRM"):  # Python ignores the first
+    """As a launcher wants them, once for all: exec takes a handler back to the default.
+
+    What the narrator's caller ignores, the narrator ignores, and bash could not trap it.
+    """
+    for name in ("XFSZ", "INT", "TERM", "HUP", "ALRM", "CHLD", "USR1", "USR2", "QUIT"):
         signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

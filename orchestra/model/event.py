@@ -76,6 +76,9 @@ def decode(line: bytes) -> Event | None:
     try:
         data = json.loads(line[:cut] + b"}")
         op, at, topic, kind, epoch = (data.pop(key) for key in _HEAD)
+        # Any worker can write telemetry, and a checksum is no signature.
+        if not all(map(isinstance, (op, at, topic, kind, epoch), (int, str, str, str, int))):
+            return None
         return Event(op, at, topic, kind, epoch, data)
     except (ValueError, KeyError, RecursionError):
         return None

@@ -59,7 +59,7 @@ class WorkerRecord(NamedTuple):
     retry: str | None = None
     failures: tuple[dict[str, Any], ...] = ()  # how earlier attempts ended
     stalled: bool = False
-    stopping: bool = False  # somebody meant to stop it
+    stopping: float | None = None  # somebody meant to stop it, with so many seconds of grace
     leftovers: tuple[int, ...] = ()  # PIDs of a lost attempt that lived on, until they are ended
 
 
@@ -216,7 +216,7 @@ def _ended(history: History, event: Event) -> None:
 
 def _stop_intended(history: History, event: Event) -> None:
     if record := _current(history, event):
-        history.workers[record.name] = record._replace(stopping=True)
+        history.workers[record.name] = record._replace(stopping=float(event.data.get("grace_s", 0)))
 
 
 def _leftovers_ended(history: History, event: Event) -> None:

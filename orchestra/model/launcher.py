@@ -5,7 +5,7 @@ What must stay true of every script that `render` makes:
 * An attempt is claimed before anything else is touched: the mark is created, never
   overwritten, so two launchers of one attempt cannot both start the worker.
 * Every path out of the script leaves a result, or (before the worker has started) a
-  sentinel and a result.
+  sentinel and a result; but for exit status 75, where the attempt is somebody else's.
 * The text is ASCII whatever the names, paths and arguments hold, so `$BASH_COMMAND` and
   all that is built from it is valid JSON.
 * Up to the sign of life nothing but builtins of bash runs: a spawn costs two forks.
@@ -49,6 +49,7 @@ class LaunchOrder(NamedTuple):
     timeout_s: float
     grace_s: float
     tmp_dir: str
+    pid_ns: int  # in which the launcher's PID counts
 
 
 def started_with(environment: Iterable[str]) -> tuple[str, ...]:
@@ -111,6 +112,7 @@ def render(order: LaunchOrder) -> str:
         f"run_dir={bash_quote(order.run_dir)}",
         f"tmp_dir={bash_quote(order.tmp_dir)}",
         f"tmp_dir_json={bash_quote(json.dumps(order.tmp_dir))}",
+        f"pid_ns={order.pid_ns}   # the namespace of PIDs in which orchestra started this",
         f"timeout_s={timeout}   # wall clock of the attempt; 0: none",
         f"grace_s={grace}   # from SIGTERM to SIGKILL",
         "prompt_file=$run_dir/.prompt-$worker.txt",

@@ -70,6 +70,8 @@ fail() {   # line command status: a step of this launcher failed before the work
   if printf '{"worker":"%s","attempt":%s,"line":%s,"command":%s,"exit_code":%s,"reason":%s,"retry":"%s","at":"%s"}\n' \
     "$worker" "$attempt" "$1" "$quoted" "$3" "$reason" "$retry" "$now" >"$here/error.new"; then
     mv -f -- "$here/error.new" "$sentinel"
+  else
+    rm -f -- "$here/error.new"
   fi
   report '"failed"' '"spawn_error"' "$reason" "$3" null
   rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
@@ -85,10 +87,11 @@ trap 'fail "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
 IFS=' ' read -r -a stat <"/proc/$$/stat"
 read -r boot_id </proc/sys/kernel/random/boot_id
 read -r host </proc/sys/kernel/hostname
+[[ -n $supervised ]] || pid_ns=0   # not known, and not to be had without a process more
 stamp
 started_at=\"$now\"
-printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
-  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$token" "$now" "$tmp_dir_json"
+printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","pid_ns":%s,"token":"%s","started_at":"%s","tmp_dir":%s}' \
+  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$pid_ns" "$token" "$now" "$tmp_dir_json"
 refrain() {
   trap - ERR EXIT
   exit 75
@@ -144,8 +147,10 @@ become_worker() {   # in a process of its own
   environment
   exec -- "$@" 3>&-
 }
+set -m   # a process group of its own: a worker that signals its group means its own children
 ( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
 pid=$!
+set +m
 reason=''
 trap '' PIPE
 printf '%s\n' "$worker" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see it
@@ -156,7 +161,8 @@ fi
 
 # --- wait --------------------------------------------------------------------------------
 status=0
-wait "${why:-$pid}" 2>/dev/null || status=$?   # until it has ended, or a trap has said why it shall
+# Until it has ended, or a trap has said why it shall: a reason is no PID, so that wait fails at once.
+wait "${why:-$pid}" 2>/dev/null || status=$?
 
 # --- end ---------------------------------------------------------------------------------
 trap '' ALRM USR1 TERM INT HUP
@@ -247,7 +253,7 @@ missing() {   # reason: the first expected artefact that is not there, if any
     [[ -n ${expect[i]} ]] || file=$log_out
     size=0
     [[ -f $file && -r $file ]] && size=$(wc -c <"$file")
-    if [[ $size -lt $least ]]; then
+    if [[ ! -f $file || ! -r $file || $size -lt $least ]]; then
       reason="\"exit 0, but ${expect[i + 2]:1:-1} has $size bytes of at least $least\""
       [[ -e $file ]] || reason="\"exit 0, but ${expect[i + 2]:1:-1} is missing\""
       return 0

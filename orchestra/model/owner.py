@@ -50,14 +50,19 @@ def parse_holder(text: str) -> Holder | None:
     return holder if process.pid > 0 and process.start > 0 and process.boot_id else None
 
 
-def proved_dead(process: Process, host: str, boot_id: str, start_now: int | None) -> bool:
-    """Whether a process is gone beyond doubt.
+def lives(process: Process, observer: Process, start_now: int | None) -> bool | None:
+    """Whether a process lives, as far as it can be proved from where `observer` stands; None: it cannot.
 
-    `start_now` is the start time of whatever has that PID now, None where nothing (or a
-    zombie) has it. On another host a PID proves nothing.
+    `start_now` is the start time of whatever has that PID for the observer, None where nothing
+    (or a zombie) has it. The rules:
+
+    1. Of the same boot, whatever the machine is called now: the PID and the start time tell,
+       if the PID counts in the observer's namespace.
+    2. Of another boot of the same host: it is gone.
+    3. Of another host, or in another PID namespace: a PID proves nothing.
     """
-    if process.host != host:
-        return False
-    if process.boot_id != boot_id:
-        return True
-    return start_now != process.start
+    if process.boot_id != observer.boot_id:
+        return False if process.host == observer.host else None
+    if process.pid <= 0 or process.pid_ns not in (0, observer.pid_ns):
+        return None
+    return start_now == process.start

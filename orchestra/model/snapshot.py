@@ -16,6 +16,7 @@ class Sight(NamedTuple):
     sentinel: Sentinel | None = None
     result: Result | None = None
     mark: Mark | None = None
+    process: Process | None = None  # the launcher, as far as it is known
     claimed: bool = False  # a mark is there, readable or not
     alive: bool = False  # the launcher
     leftovers: tuple[int, ...] = ()  # PIDs that carry the token though the launcher is gone
@@ -79,15 +80,14 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
         return _spawn_error(record, sight.sentinel)
     if sight.result is not None:
         return _from_result(record, sight.result)
-    process = sight.mark.process if sight.mark else record.process
     if sight.alive:
         if record.state == State.SPAWNING and conducted:
-            return WorkerView(record, State.SPAWNING, process=process)
-        return _running(record, sight, process)
+            return WorkerView(record, State.SPAWNING, process=sight.process)
+        return _running(record, sight, sight.process)
     if sight.claimed or record.state == State.RUNNING:
         if record.state == State.SPAWNING and conducted and sight.mark is None:
             return WorkerView(record, State.SPAWNING)
-        return _lost(record, sight, process)
+        return _lost(record, sight, sight.process)
     if record.state == State.DEFERRED:
         return WorkerView(record, State.DEFERRED, reason=record.reason)
     if conducted:

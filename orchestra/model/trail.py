@@ -19,9 +19,16 @@ class Process(NamedTuple):
     start: int  # clock ticks after boot, field 22 of /proc/PID/stat
     boot_id: str
     host: str
+    pid_ns: int = 0  # inode of the PID namespace in which `pid` counts; 0: not known
 
     def to_json(self) -> dict[str, Any]:
-        return {"pid": self.pid, "process_start": self.start, "boot_id": self.boot_id, "host": self.host}
+        return {
+            "pid": self.pid,
+            "process_start": self.start,
+            "boot_id": self.boot_id,
+            "host": self.host,
+            "pid_ns": self.pid_ns,
+        }
 
 
 class Mark(NamedTuple):
@@ -54,12 +61,12 @@ class Result(NamedTuple):
     worker: str
     attempt: int
     status: str
-    verdict: str | None
-    reason: str | None
-    exit_code: int | None
-    signal: int | None
-    started_at: str | None
-    ended_at: str | None
+    verdict: str | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
@@ -67,7 +74,11 @@ class Result(NamedTuple):
 
 def process_from_json(data: dict[str, Any]) -> Process:
     return Process(
-        _number(data, "pid"), _number(data, "process_start"), _text(data, "boot_id"), _text(data, "host")
+        _number(data, "pid"),
+        _number(data, "process_start"),
+        _text(data, "boot_id"),
+        _text(data, "host"),
+        _number(data, "pid_ns"),
     )
 
 

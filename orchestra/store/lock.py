@@ -80,7 +80,7 @@ def _sign(layout: Layout) -> None:
     try:
         os.link(layout.lock_claim, f"{layout.lock}/holder.json")
         os.unlink(layout.lock_claim)
-    except PermissionError:  # a file system without hard links
+    except OSError:  # a file system without hard links
         os.rename(layout.lock_claim, f"{layout.lock}/holder.json")
 
 

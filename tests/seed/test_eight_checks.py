@@ -282,6 +282,7 @@ def test_every_script_that_we_ship_is_clean() -> None:
 
 
 PLAIN = LaunchOrder(
+    pid_ns=4026531836,
     worker="W",
     attempt=1,
     token="00112233aabbccdd",

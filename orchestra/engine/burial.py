@@ -1,0 +1,69 @@
+"""What a launcher does at its end, done for one that could not: the result, and clearing away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+from orchestra.model.history import WorkerRecord
+from orchestra.model.trail import Mark, Result, parse_mark
+from orchestra.store.layout import Layout
+from orchestra.store.publish import publish, read_text
+
+
+def read_mark(layout: Layout, worker: str) -> Mark | None:
+    """Whoever's mark stands under the flat name; None where there is none to read."""
+    text = read_text(layout.mark(worker))
+    return parse_mark(text) if text else None
+
+
+def write_result(layout: Layout, result: Result) -> None:
+    """Under the flat name. The log has it all; the file is for people, so no error."""
+    data = json.dumps(result.to_json()).encode() + b"\n"
+    with contextlib.suppress(OSError):
+        publish(layout.result(result.worker), data, durable=False)
+
+
+def bury(layout: Layout, record: WorkerRecord) -> None:
+    """Of an attempt that ended with no word of its launcher's."""
+    clear_away(layout, record)
+    result = Result(
+        worker=record.name,
+        attempt=record.attempt,
+        status="failed",
+        verdict=record.verdict,
+        reason=record.reason,
+        started_at=record.started_at,
+        ended_at=record.ended_at or record.since,
+    )
+    write_result(layout, result)
+
+
+def finish(layout: Layout, record: WorkerRecord) -> None:
+    """What a launcher does behind its result, where it was killed before that."""
+    if os.path.exists(layout.attempt_reserve(record.name, record.attempt)):
+        clear_away(layout, record)
+    flat, own = layout.result(record.name), layout.attempt_result(record.name, record.attempt)
+    with contextlib.suppress(OSError):
+        if not os.path.exists(flat):
+            os.link(own, flat)
+
+
+def clear_away(layout: Layout, record: WorkerRecord) -> None:
+    """Remove the worker's TMPDIR, and the launcher's own notes."""
+    import shutil
+
+    mark = read_mark(layout, record.name)
+    ours = tmp_dir(record.token)
+    if mark and mark.attempt == record.attempt and os.path.basename(mark.tmp_dir) == os.path.basename(ours):
+        ours = mark.tmp_dir  # whoever started it may have had another TMPDIR
+    shutil.rmtree(ours, ignore_errors=True)
+    for note in layout.launcher_notes(record.name, record.attempt):
+        with contextlib.suppress(OSError):
+            os.unlink(note)
+
+
+def tmp_dir(token: str) -> str:
+    """The attempt's TMPDIR; a short path, as sockets may come to lie in it."""
+    return os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), f"orc-{token}")

@@ -1,0 +1,62 @@
+"""Settle: what happened meanwhile is recorded, what a dead narrator left half-done is put right.
+
+What ended is recorded; what was lost is ended for good; what was to be stopped is stopped; what
+was intended and shows no launcher is deferred, so that the next spawn starts it. A launcher that
+comes up late still claims its attempt first, so it cannot be started twice.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from orchestra.engine.burial import bury, finish
+from orchestra.model.event import ALERTS, RECONCILIATION, Draft
+from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.snapshot import facts
+from orchestra.model.verdict import Verdict
+
+if TYPE_CHECKING:
+    from orchestra.engine.conduct import Conductor
+
+
+def settle(conductor: Conductor) -> None:
+    """Raises Storage, Superseded."""
+    look_around(conductor)
+    workers = conductor.history.workers
+    for record in [r for r in workers.values() if r.leftovers]:
+        end_leftovers(conductor, record)
+    if half_stopped := [r for r in workers.values() if r.stopping is not None and r.state not in ENDED]:
+        from orchestra.engine.stop import finish_stop  # seldom needed
+
+        finish_stop(conductor, half_stopped)
+        conductor.recovered += [{"what": "half_done_stop", "worker": r.name} for r in half_stopped]
+    for record in workers.values():
+        if record.verdict == Verdict.LOST and not os.path.exists(conductor.layout.result(record.name)):
+            bury(conductor.layout, record)
+
+
+def look_around(conductor: Conductor) -> None:
+    """Record what every worker shows."""
+    drafts = []
+    for record in list(conductor.history.workers.values()):
+        view = conductor.view(record, conducted=False)
+        if view.ended and view.verdict != Verdict.LOST:  # also of what `wait` was the first to see
+            finish(conductor.layout, record)
+        if view.gap and record.state == State.SPAWNING:
+            who = {"worker": record.name, "attempt": record.attempt}
+            drafts.append(Draft(RECONCILIATION, "deferred", {**who, "reason": view.reason, "signals": []}))
+            conductor.recovered.append({"what": "half_done_spawn", "worker": record.name, "gap": view.gap})
+        drafts += facts(view)
+    conductor.record(drafts)
+
+
+def end_leftovers(conductor: Conductor, record: WorkerRecord) -> None:
+    """Of an attempt that was lost: its processes lived on."""
+    conductor.check_still_mine()
+    living = conductor.backend.end(record.token, None, grace_s=2.0)
+    note = {"worker": record.name, "attempt": record.attempt, "pids": list(record.leftovers)}
+    if living:
+        note["still_alive"] = [p.pid for p in living]
+    conductor.record([Draft(ALERTS, "leftovers_ended", note)])
+    conductor.recovered.append({"what": "leftovers_ended", **note})
