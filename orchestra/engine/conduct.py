@@ -26,7 +26,7 @@ from orchestra.store.eventlog import Repair
 from orchestra.store.layout import Layout
 from orchestra.store.publish import is_litter, publish
 
-LOCK_TTL_S = 60.0
+LOCK_TTL_S = 60.0  # for an observer on another host, who has nothing else to judge by
 
 
 class Conductor(Observer):

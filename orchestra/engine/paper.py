@@ -8,10 +8,9 @@ import os
 from orchestra.engine.burial import clear_away, read_mark, tmp_dir
 from orchestra.engine.conduct import Conductor
 from orchestra.model.history import WorkerRecord
-from orchestra.model.launcher import LaunchOrder, render, takes_prompt_text
+from orchestra.model.launcher import GRACE_S, LaunchOrder, render, takes_prompt_text
 from orchestra.store.publish import Staging, write_all
 
-GRACE_S = 10.0
 RESERVE = b" " * 4095 + b"\n"
 MAX_ARGUMENT = 128 * 1024 - 1  # MAX_ARG_STRLEN of Linux, with its NUL
 

@@ -18,7 +18,6 @@ from orchestra.store.publish import publish
 if TYPE_CHECKING:
     from orchestra.engine.conduct import Conductor
 
-GRACE_S = 10.0
 REPORT_PATIENCE_S = 5.0  # for the launcher to write its result once its worker is gone
 
 

@@ -1,4 +1,4 @@
-"""The clock, in one place, so that nothing else asks for the time."""
+"""The clock, for all that decides by it; the store only bounds its patience by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stamp(seconds: float) -> str:
     )
 
 
-def seconds_since(at: str, now_s: float | None = None) -> float | None:
+def seconds_since(at: str) -> float | None:
     """Seconds from an RFC 3339 time in UTC to now; None where the text is no such time."""
     import calendar
 
@@ -31,7 +31,7 @@ def seconds_since(at: str, now_s: float | None = None) -> float | None:
         fraction = float(at[19:-1] or 0)
     except (ValueError, OverflowError):
         return None
-    return (time.time() if now_s is None else now_s) - whole - fraction
+    return time.time() - whole - fraction
 
 
 monotonic = time.monotonic

@@ -44,8 +44,10 @@ class Starter:
                 [sys.executable, "-S", "-E", starter.__file__, bash, *words],
                 os.environ,
                 setsid=True,
+                # None of these targets is a source that is still needed.
                 file_actions=[
-                    (os.POSIX_SPAWN_DUP2, fd, target) for target, fd in spread(ends, (0, 1, starter.READY_FD))
+                    (os.POSIX_SPAWN_DUP2, fd, target)
+                    for fd, target in zip(ends, (0, 1, starter.READY_FD), strict=True)
                 ],
             )
         except OSError:
@@ -100,13 +102,3 @@ class Starter:
     def _close(*fds: int) -> None:
         for fd in fds:
             os.close(fd)
-
-
-def spread(sources: tuple[int, ...], targets: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(target, source) pairs for dup2, in an order in which none overwrites a source still needed."""
-    pairs = dict(zip(targets, sources, strict=True))
-    ordered = []
-    while pairs:
-        free = next(t for t in pairs if t not in {s for u, s in pairs.items() if u != t})
-        ordered.append((free, pairs.pop(free)))
-    return ordered

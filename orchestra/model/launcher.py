@@ -29,6 +29,8 @@ from typing import NamedTuple
 from orchestra.model.launcher_body import BODY, SHADOWED
 from orchestra.model.verdict import AUTH_PATTERN, RATE_LIMIT_PATTERN
 
+GRACE_S = 10.0  # from SIGTERM to SIGKILL, where nobody says otherwise
+
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 _EXPANDS = re.compile(r"[$`]")  # shellcheck wonders (SC2016) whether these were meant to expand
 _SHADOWED = re.compile(SHADOWED)

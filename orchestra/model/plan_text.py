@@ -86,13 +86,6 @@ def parse_workers_and_positions(
     return _workers(root, seen), seen.briefs
 
 
-def missing_brief(entry: WorkerEntry, *, file: str, position: Position) -> errors.BadPlan:
-    """The error for a brief that was plainly meant as a path (`brief_is_path`) and is no file."""
-    problem = f"the brief {shown(entry.brief)} of worker {entry.name!r} is no file"
-    return At(file, *position).bad(problem, "write the file, correct its path (relative to the plan), "
-                                            "or write the task itself, in words")  # fmt: skip
-
-
 class _Seen:
     """Where each name stands, over the whole document, since a name is used once."""
 

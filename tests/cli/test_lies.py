@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 from conftest import Root, clean_environment, orchestra_argv, wait_until
 
 
@@ -49,7 +53,10 @@ def test_a_forged_sentinel_is_not_believed_while_the_launcher_lives(root: Root) 
 def test_a_mark_that_names_another_process_is_not_believed(root: Root) -> None:
     bystander = subprocess.Popen(["sleep", "300"])
     try:
-        spawn_forger(root, f"""sed -i 's/"pid":[0-9]*/"pid":{bystander.pid}/' .pid-W.json""")
+        start = Path(f"/proc/{bystander.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        forged = f's/"pid":[0-9]*/"pid":{bystander.pid}/; s/"process_start":[0-9]*/"process_start":{start}/'
+        spawn_forger(root, f"sed -i '{forged}' .pid-W.json")
+        assert root.mark("r", "W")["pid"] == bystander.pid
         assert root("stop", "r", "--grace", "1").code == 0
         assert bystander.poll() is None
     finally:
@@ -87,3 +94,95 @@ def test_closed_standard_streams_are_no_bug(root: Root, tmp_path: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_forged_head_of_a_beat_is_no_bug(root: Root) -> None:
+    from orchestra.model.event import Event, encode
+
+    root.init("r")
+    made_up = Event("x", [], {}, 7, "y", {"worker": "W", "attempt": 1})  # type: ignore[arg-type]
+    (root.run_dir("r") / "telemetry.jsonl").write_bytes(encode(made_up))
+    assert root("events", "r", "--topic", "telemetry").code in (0, 1)
+    assert root("status", "r").code == 0
+
+
+# --- a worker's own process group, and what its caller ignores -----------------------------------
+
+
+def test_a_worker_that_signals_its_own_group_means_its_own_children(root: Root) -> None:
+    root.init("r")
+    cleans_up = shell("trap '' TERM; sleep 299 & kill -TERM 0; exit 0")
+    root.spawn("r", {"Polite": cleans_up, "Rude": shell("kill -KILL 0")})
+    root("wait", "r", "--keep-going")
+    rows = {row["name"]: row for row in root("status", "r").json["workers"]}
+    assert rows["Polite"]["state"] == "done"
+    assert (rows["Rude"]["verdict"], rows["Rude"]["signal"]) == ("signal", 9)
+
+
+IGNORANT = """
+import os, signal, sys
+for name in ("CHLD", "USR1", "TERM", "QUIT", "PIPE"):
+    signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "orchestra", *sys.argv[1:]])
+"""
+
+
+def test_signals_that_the_caller_ignores_are_not_ignored_by_workers_and_launchers(root: Root) -> None:
+    root.init("r")
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp))
+    words = ["spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", "sleep", "300"]
+    done = subprocess.run([sys.executable, "-c", IGNORANT, *words], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    launcher = root.mark("r", "W")["pid"]
+    (worker,) = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    ignored = next(
+        line for line in Path(f"/proc/{worker}/status").read_text().splitlines() if line.startswith("SigIgn")
+    )
+    assert int(ignored.split()[1], 16) & 0x7FFF_FFFF == 0  # those above are the C library's own
+    stopped = root("stop", "r", "--grace", "5").json["stopped"]
+    assert [row["verdict"] for row in stopped] == ["stopped"]
+
+
+# --- from elsewhere, a PID proves nothing ---------------------------------------------------------
+
+
+def from_elsewhere(root: Root, unshare: list[str], before: str, *words: str) -> dict[str, Any]:
+    """The answer of a command that is called in other namespaces."""
+    script = f"{before}; exec {' '.join(orchestra_argv(*words))}"
+    done = subprocess.run(
+        ["unshare", *unshare, "bash", "-c", script],
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if not done.stdout:
+        pytest.skip(f"namespaces cannot be had here: {done.stderr.strip()}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+RENAMED = (["--uts"], "echo renamed >/proc/sys/kernel/hostname")
+OTHER_PIDS = (["--pid", "--fork", "--mount-proc"], ":")
+
+
+@pytest.mark.parametrize("elsewhere", [RENAMED, OTHER_PIDS], ids=["renamed host", "other PIDs"])
+def test_a_worker_that_is_not_proved_gone_is_not_lost(root: Root, elsewhere: tuple[list[str], str]) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sleep", "300"]})
+    for words in (["wait", "r", "--timeout", "0.1"], ["spawn", "r"], ["status", "r"]):
+        answer = from_elsewhere(root, *elsewhere, *words)
+        assert answer["ok"], answer
+    assert answer["workers"][0]["state"] == "running"
+    assert root.worker("r", "W")["state"] == "running"
+
+
+def test_who_cannot_be_reached_from_here_is_not_said_to_be_stopped(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sleep", "300"]})
+    answer = from_elsewhere(root, *OTHER_PIDS, "stop", "r", "--grace", "0.1")
+    assert answer["stopped"] == []
+    assert [row["name"] for row in answer["still_alive"]] == ["W"]
+    assert root.worker("r", "W")["state"] == "running"
+    root("stop", "r", "--grace", "1")  # what was meant is done as soon as it can be
+    assert root.worker("r", "W")["verdict"] == "stopped"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+from datetime import datetime
 from pathlib import Path
 
+import pytest
 from conftest import Root, orchestra_argv, wait_until
 
 
@@ -181,3 +183,114 @@ def test_a_beat_that_a_worker_made_up_spoils_no_answer(root: Root) -> None:
     assert "progress" not in root.worker("r", "W")
     assert root("status", "r", "--text").code == 0
     assert root("explain", "r", "W").json["worker"]["beat"]["total"] == []
+
+
+def test_a_stop_that_is_finished_by_the_next_command_gives_the_grace_that_was_meant(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["bash", "-c", "trap '' TERM; while :; do sleep 0.1; done"]})
+    append_intent(root.run_dir("r") / "events.jsonl")  # one second
+    root("spawn", "r")
+    ended = root.worker("r", "W")
+    intended = next(e for e in root.events("r") if e["kind"] == "stop_intended")
+    assert ended["verdict"] == "stopped"
+    result = root.result("r", "W")
+    assert result["verdict"] == "stopped"
+    took = seconds(result["ended_at"]) - seconds(root.events("r")[intended["op"]]["at"])
+    assert took < 8, took
+
+
+def seconds(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
+
+
+def test_workers_that_never_ran_take_no_place_from_others(root: Root) -> None:
+    root.init("r")
+    rows = [
+        {"name": name, "brief": "b", "command": command, "throttle": {**CALM, "max_workers": 2}}
+        for name, command in {
+            "TypoA": ["no-such"],
+            "TypoB": ["no-such"],
+            "C": ["sleep", "300"],
+            "D": ["sleep", "300"],
+            "E": ["sleep", "300"],
+        }.items()
+    ]
+    answer = root("spawn", "r", "--from", "-", stdin=json.dumps(rows))
+    assert answer.names("failed") == ["TypoA", "TypoB"]
+    assert answer.names("spawned") == ["C", "D"]
+    (signal_,) = answer.json["deferred"][0]["signals"]
+    assert (signal_["signal"], signal_["value"], signal_["limit"]) == ("max_workers", 2, 2)
+
+
+CALM = {"load_per_cpu": "off", "disk_queue": "off", "memory_available": "1B"}
+
+
+def test_an_artefact_of_any_size_must_be_there(root: Root) -> None:
+    root.init("r")
+    expect = [{"file": "report.md", "min_bytes": 0}]
+    root.spawn("r", {"No": ["true"], "Yes": ["sh", "-c", '>"$ORCHESTRA_OUT/report.md"']}, expect=expect)
+    root("wait", "r", "--keep-going")
+    assert root.worker("r", "No")["verdict"] == "empty"
+    assert root.worker("r", "Yes")["state"] == "done"
+
+
+@pytest.mark.parametrize("least", ["18446744073709551616", "²"])
+def test_a_size_that_is_none_is_met_with_an_error(root: Root, least: str) -> None:
+    root.init("r")
+    brief = f"W={root.brief('W')}"
+    answer = root("spawn", "r", "--worker", brief, "--expect", f"report.md:{least}", "--", "true")
+    if answer.code == 0:  # taken for the name of a file
+        root("wait", "r")
+        assert root.worker("r", "W")["verdict"] == "empty"
+    else:
+        assert (answer.code, answer.json["error"]["code"]) == (2, "usage")
+
+
+def test_a_planned_worker_is_not_taken_over_by_another_of_its_name(root: Root) -> None:
+    root.init("r", "command: [cat]\nphases:\n- {name: p, workers: [{name: A, brief: a}]}\n")
+    for words in (["--worker", f"A={root.brief('A')}"], ["--from", "-"]):
+        answer = root("spawn", "r", *words, "--", "true", stdin='[{"name": "A", "brief": "x"}]')
+        assert (answer.code, answer.json["error"]["code"]) == (2, "name_taken")
+    assert root.worker("r", "A")["state"] == "planned"
+    assert root("spawn", "r", "--phase", "p", "--no-throttle").names("spawned") == ["A"]
+
+
+def test_a_cursor_of_another_run_is_refused(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["true"]})
+    answer = root("wait", "r", "--since", "99")
+    assert (answer.code, answer.json["error"]["code"]) == (2, "usage")
+    assert "no cursor of this run" in answer.json["error"]["message"]
+
+
+def test_where_all_is_over_the_next_step_is_not_to_wait(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["true"]})
+    assert root("wait", "r").json["next"][0] == "orchestra status r"
+    assert root("status", "r").json["next"] == []
+
+
+def test_a_run_without_a_plan_cannot_be_conducted(root: Root) -> None:
+    root.init("r")
+    answer = root("run", "--run", "r")
+    assert (answer.code, answer.json["error"]["code"]) == (2, "usage")
+
+
+def test_every_end_of_every_attempt_is_told_by_the_built_in_narrator(root: Root) -> None:
+    plan = root.path / "p.yaml"
+    rows = ", ".join(f"{{name: W{i}, brief: b}}" for i in range(6))
+    plan.write_text(f"command: ['false']\nretries: 1\nphases:\n- {{name: p, workers: [{rows}]}}\n")
+    shown = root("run", str(plan), "--text", "--no-throttle").stdout
+    assert shown.count("✗ failed") == 12, shown
+    assert shown.count("(attempt 2): exit_code") == 6, shown
+
+
+def test_a_beat_is_no_part_of_what_a_worker_prints(root: Root) -> None:
+    root.init("r")
+    beat = " ".join(orchestra_argv("beat", "--progress", "1/2"))
+    into_a_pipe = f'[ "$({beat})" != "" ] && exit 5; exit 6'
+    root.spawn("r", {"W": ["sh", "-c", beat]}, expect=["stdout"])
+    root.spawn("r", {"P": ["sh", "-c", into_a_pipe]})
+    root("wait", "r", "--keep-going")
+    assert root.worker("r", "W")["verdict"] == "empty"
+    assert root.worker("r", "P")["exit_code"] == 5

@@ -21,7 +21,7 @@ from orchestra.model.plan import (
     plan_from_json,
     plan_to_json,
 )
-from orchestra.model.plan_text import missing_brief, parse_workers
+from orchestra.model.plan_text import parse_workers
 from orchestra.model.units import BadValue
 
 
@@ -62,11 +62,6 @@ def test_a_word_like_a_path_was_meant_as_one(brief: str) -> None:
 @pytest.mark.parametrize("brief", ["", "Go", "Go.", "a b/c", "a.md\n", "x.toolong", "a/" + "b" * 254, "a.é"])
 def test_any_other_brief_is_the_text(brief: str) -> None:
     assert not brief_is_path(brief)
-
-
-def test_a_missing_brief_is_told_with_its_place() -> None:
-    error = missing_brief(WorkerEntry("w", "a.md"), file="p.yaml", position=(3, 7))
-    assert error.message == "p.yaml:3:7: the brief 'a.md' of worker 'w' is no file"
 
 
 # To JSON and back

@@ -13,6 +13,7 @@ from orchestra.engine.observe import Observer
 from orchestra.engine.stop import stop, stop_unrecorded
 from orchestra.errors import Storage
 from orchestra.model.advice import next_steps
+from orchestra.model.launcher import GRACE_S
 
 
 def stop_(
@@ -24,7 +25,7 @@ def stop_(
         typer.Option(
             "--grace", metavar="S", min=0, max=3600, callback=seconds, help="Seconds from TERM to KILL."
         ),
-    ] = 10.0,
+    ] = GRACE_S,
 ) -> int:
     """End workers with everything that they started, wherever it hides. Deferred ones are called off.
 
