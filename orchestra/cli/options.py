@@ -13,6 +13,8 @@ from orchestra.cli.session import Session
 if TYPE_CHECKING:
     from orchestra.engine.observe import Observer
 
+MOST_ALERTS = 10  # in one answer; `truncated` tells of more
+
 
 def complete_run(ctx: click.Context, args: list[str], incomplete: str) -> list[str]:
     from orchestra.engine.place import run_ids

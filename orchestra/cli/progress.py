@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from orchestra.cli.session import Session
 from orchestra.model.snapshot import WorkerView
@@ -41,4 +41,9 @@ class Tally:
             self._counts[before] -= 1
         self._states[view.record.name] = view.state
         self._counts[view.state] += 1
-        return ", ".join(f"{count} {state}" for state, count in self._counts.items() if count)
+        return in_words(self._counts)
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """ "2 running, 1 done"; nothing where there is none."""
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)

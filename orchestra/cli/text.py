@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestra.cli.progress import in_words
 from orchestra.engine.fanout import SpawnReport
 from orchestra.model.history import State
 from orchestra.model.snapshot import Snapshot, WorkerView
@@ -70,8 +71,7 @@ def show_status(snapshot: Snapshot, views: Sequence[WorkerView], hidden: int, fa
     show_workers(views, far)
     if hidden:
         console.print(f"[dim]… and {hidden} more (--limit 0 shows all)[/]")
-    counts = [f"{n} {state}" for state, n in snapshot.counts().items() if n]
-    console.print(", ".join(counts) or "no workers yet")
+    console.print(in_words(snapshot.counts()) or "no workers yet")
     if snapshot.lock.get("held"):
         who = (
             f"pid {snapshot.lock['pid']}, orchestra {snapshot.lock['command']}"
@@ -126,7 +126,7 @@ def show_runs(rows: Sequence[dict[str, Any]]) -> None:
                 plain(row["error"]["message"]),
             )
             continue
-        counts = ", ".join(f"{n} {state}" for state, n in row["counts"].items() if n)
+        counts = in_words(row["counts"])
         flags = " ".join(
             flag
             for flag, there in (

@@ -62,8 +62,7 @@ class FanOut:
             self.before = sum(
                 1
                 for record in self.conductor.history.workers.values()
-                if record.state == State.RUNNING
-                and not self.conductor.view(record, conducted=False, stall=False).ended
+                if record.state == State.RUNNING and not self.conductor.view(record, stall=False).ended
             )
             try:
                 for start in range(0, len(records), GROUP):
@@ -207,7 +206,7 @@ class FanOut:
 
     def settle_dead(self, record: WorkerRecord, pid: int | None) -> None:
         """A launcher ended without a sign: another had claimed the attempt, or it failed."""
-        view = self.conductor.view(record, conducted=False)
+        view = self.conductor.view(record)
         if view.state in (State.RUNNING, State.STALLED, State.DONE):
             self.outcomes[record.name] = Outcome(
                 "spawned",

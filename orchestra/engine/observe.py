@@ -171,7 +171,10 @@ class Observer:
             pass
         return max(0.0, clock.wall() - latest)
 
-    def view(self, record: WorkerRecord, *, conducted: bool, stall: bool = True) -> WorkerView:
+    def view(self, record: WorkerRecord, *, conducted: bool | None = None, stall: bool = True) -> WorkerView:
+        """One worker as it stands. `conducted`: whether somebody else is at work on it, if known."""
+        if conducted is None:
+            conducted = self.conducted()
         if record.state in ENDED:
             return judge(record, Sight(), conducted=conducted)
         if record.state == State.PLANNED:
@@ -198,7 +201,9 @@ class Observer:
         sight = self.lock_sight()
         return sight.held and not (sight.holder and holder_is_dead(sight.holder))
 
-    def views(self, *, conducted: bool) -> list[WorkerView]:
+    def views(self, *, conducted: bool | None = None) -> list[WorkerView]:
+        if conducted is None:
+            conducted = self.conducted()
         planned = self.planned()
         plan = self.history.plan
         order = [entry.name for phase in plan.phases for entry in phase.workers] if plan else []

@@ -40,7 +40,7 @@ def retry(
         if record.state == State.FAILED and (names or record.retry != Retry.NEVER):
             failed.append(record)
         else:
-            already.append(already_row(conductor.view(record, conducted=False)))
+            already.append(already_row(conductor.view(record)))
     for record in failed:
         mark = read_mark(conductor.layout, record.name)
         launcher = record.process or (mark.process if mark and mark.token == record.token else None)

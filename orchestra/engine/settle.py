@@ -40,7 +40,7 @@ def look_around(conductor: Conductor) -> None:
     """Record what every worker shows."""
     drafts = []
     for record in list(conductor.history.workers.values()):
-        view = conductor.view(record, conducted=False)
+        view = conductor.view(record)
         if view.ended and view.verdict != Verdict.LOST:  # also of what `wait` was the first to see
             finish(conductor.layout, record)
         if view.gap and record.state == State.SPAWNING:

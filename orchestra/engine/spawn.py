@@ -79,7 +79,7 @@ def spawn(
     new, known = sort_out(conductor, wanted)
     intend(conductor, new)
     report = FanOut(conductor, throttled=throttled).run(candidates(conductor))
-    already = [conductor.view(conductor.record_of(r.name), conducted=False) for r in known]
+    already = [conductor.view(conductor.record_of(r.name)) for r in known]
     tried = {row["name"] for row in [*report.spawned, *report.deferred, *report.failed]}
     return report._replace(already=[already_row(v) for v in already if v.record.name not in tried])
 

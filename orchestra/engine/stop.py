@@ -32,7 +32,7 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     for name in names:
         conductor.record_of(name)
     chosen = list(dict.fromkeys(names)) or list(conductor.history.workers)
-    views = [conductor.view(conductor.record_of(name), conducted=False) for name in chosen]
+    views = [conductor.view(conductor.record_of(name)) for name in chosen]
     going = [view for view in views if not view.ended and view.state != State.PLANNED]
     already = [
         {"name": v.record.name, "state": v.state} for v in views if v not in going and (names or v.ended)
@@ -53,7 +53,7 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
 
 def finish_stop(conductor: Conductor, records: list[WorkerRecord]) -> None:
     """What a narrator meant to stop and did not live to, with the grace that it meant to give."""
-    views = [conductor.view(record, conducted=False) for record in records]
+    views = [conductor.view(record) for record in records]
     end_and_record(conductor, views, max(record.stopping or 0 for record in records))
 
 
@@ -133,7 +133,7 @@ def await_results(observer: Observer, views: list[WorkerView], grace_s: float) -
 
 def ended_view(conductor: Conductor, record: WorkerRecord) -> WorkerView:
     """As the launcher told it; where it could not, as stopped by us."""
-    view = conductor.view(record, conducted=False)
+    view = conductor.view(record)
     if view.ended and view.verdict != Verdict.LOST:
         return view
     reason = "stopped before it was started" if record.state != State.RUNNING else "stopped on request"

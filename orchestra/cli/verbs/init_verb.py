@@ -33,7 +33,7 @@ def init_(
     layout = session.locate(run)
     made = create(layout, session.narrator, plan)
     observer = Observer(layout).open()
-    first = next_phase(observer.views(conducted=False), observer.history.plan)
+    first = next_phase(observer.views(), observer.history.plan)
     if first:
         step = f"orchestra spawn {session.words} --phase {first}"
     elif observer.history.plan:

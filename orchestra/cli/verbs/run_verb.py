@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from typing import Annotated
 
 import click
 import typer
 
 from orchestra.cli.options import NoThrottle, complete_run, session_of
-from orchestra.cli.progress import Tally, working
+from orchestra.cli.progress import Tally, in_words, working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.create import create
 from orchestra.engine.narrate import Told, narrate
@@ -57,26 +58,9 @@ def run_(
     if plan is not None:
         create(layout, session.narrator, plan)
 
-    tally = Tally()
-
-    def tell(told: Told) -> None:
-        nonlocal tally
-        if session.as_json:
-            return
-        from orchestra.cli.text import console, plain, say, say_phase
-
-        if told.what == "phase":
-            say_phase(told.phase)
-            show(told.phase)
-            tally = Tally()
-        elif told.view is not None:
-            say(told.view)
-            show(f"{told.phase}: {tally.add(told.view)}")
-        else:
-            console.print(f"  deferred: {plain(told.text)}")
-
     gc.enable()  # unlike most calls, this one may last
     with conduct(layout, session.narrator) as conductor, working(session, "starting") as show:
+        tell = silent if session.as_json else Teller(show)
         report = narrate(conductor, tell, throttled=not no_throttle)
     snapshot = conductor.standing()
     body = {
@@ -90,16 +74,40 @@ def run_(
     }
 
     def text() -> None:
-        counts = ", ".join(f"{n} {state}" for state, n in snapshot.counts().items() if n)
         if report.stopped_at:
             print(
                 f"stopped behind phase {report.stopped_at} (on_failure: stop); "
                 f"failed: {', '.join(report.failed)}"
             )
-        print(f"{layout.run_dir}: {counts}")
+        print(f"{layout.run_dir}: {in_words(snapshot.counts())}")
 
     session.answer(body, next_steps(session.words, snapshot, conductor.history.plan), text)
     return 1 if report.failed else 0
+
+
+def silent(told: Told) -> None:
+    """Nothing but the answer is for a script."""
+
+
+class Teller:
+    """Tells people, as it happens; and how far the phase is, in the line that lives."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self.show = show
+        self.tally = Tally()
+
+    def __call__(self, told: Told) -> None:
+        from orchestra.cli.text import console, plain, say, say_phase
+
+        if told.what == "phase":
+            say_phase(told.phase)
+            self.show(told.phase)
+            self.tally = Tally()
+        elif told.view is not None:
+            say(told.view)
+            self.show(f"{told.phase}: {self.tally.add(told.view)}")
+        else:
+            console.print(f"  deferred: {plain(told.text)}")
 
 
 def stem(plan: str) -> str:

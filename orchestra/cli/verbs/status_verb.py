@@ -7,14 +7,13 @@ from typing import Annotated, Any
 import click
 import typer
 
-from orchestra.cli.options import Phase, Run, session_of
+from orchestra.cli.options import MOST_ALERTS, Phase, Run, session_of
 from orchestra.engine.beat import how_far
 from orchestra.engine.observe import Observer
 from orchestra.model.advice import next_steps
 from orchestra.model.history import State
 from orchestra.model.snapshot import WorkerView
 
-MOST_ALERTS = 10
 _FIRST = (
     State.FAILED,
     State.STALLED,

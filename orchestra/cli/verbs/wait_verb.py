@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import Phase, Run, complete_worker, seconds, session_of
-from orchestra.cli.progress import Tally, working
+from orchestra.cli.options import MOST_ALERTS, Phase, Run, complete_worker, seconds, session_of
+from orchestra.cli.progress import Tally, in_words, working
+from orchestra.cli.session import Session
 from orchestra.engine.observe import Observer
 from orchestra.engine.wait import Scope, wait
 from orchestra.model.advice import next_steps
@@ -53,20 +54,16 @@ def wait_(
     layout = session.locate(run)
     observer = Observer(layout).open()
 
-    tally = Tally()
-
-    def tell(view: WorkerView) -> None:
-        show(f"waiting: {tally.add(view)}")
-        if follow and session.as_json:
-            session.line(session.envelope({"op": view.record.op, "worker": view.to_json()}, []))
-        elif follow:
-            from orchestra.cli.text import say
-
-            say(view)
-
     gc.enable()  # unlike most calls, this one may last
     scope = Scope(tuple(only or ()), phase, since, keep_going)
     with working(session, "waiting") as show:
+        tally = Tally()
+
+        def tell(view: WorkerView) -> None:
+            show(f"waiting: {tally.add(view)}")
+            if follow:
+                tell_line(session, view)
+
         report = wait(observer, scope, timeout_s=timeout, on_change=tell)
     snapshot = observer.snapshot()
     steps = next_steps(session.words, snapshot, observer.history.plan)
@@ -88,7 +85,7 @@ def wait_(
         from orchestra.cli.text import show_workers
 
         show_workers(chosen[:MOST_ROWS])
-        print(f"{report.outcome}: " + ", ".join(f"{n} {state}" for state, n in counts.items() if n))
+        print(f"{report.outcome}: {in_words(counts) or 'nothing was started yet'}")
 
     again = wait_again(session.words, report.op, scope)
     over = f"orchestra status {session.words}"  # nothing is left to wait for
@@ -97,7 +94,16 @@ def wait_(
 
 
 MOST_ROWS = 100
-MOST_ALERTS = 10
+
+
+def tell_line(session: Session, view: WorkerView) -> None:
+    """One change, as it comes."""
+    if session.as_json:
+        session.line(session.envelope({"op": view.record.op, "worker": view.to_json()}, []))
+        return
+    from orchestra.cli.text import say
+
+    say(view)
 
 
 def with_cursor(steps: list[str], again: str, outcome: str, over: str) -> list[str]:
