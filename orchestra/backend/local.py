@@ -22,6 +22,9 @@ class Local:
     def lives(self, who: Process) -> bool | None:
         return process.lives(who)
 
+    def runs(self, who: Process, script: str) -> bool:
+        return process.runs(who.pid, script)
+
     def leftovers(self, token: str) -> list[Process]:
         return process.carriers(token)
 

@@ -12,10 +12,12 @@ from orchestra.store.layout import Layout
 from orchestra.store.publish import publish, read_text
 
 
-def read_mark(layout: Layout, worker: str) -> Mark | None:
-    """Whoever's mark stands under the flat name; None where there is none to read."""
-    text = read_text(layout.mark(worker))
-    return parse_mark(text) if text else None
+def read_mark(layout: Layout, record: WorkerRecord) -> Mark | None:
+    """The mark of this very attempt; None where another's, or nothing that can be read, stands there."""
+    text = read_text(layout.mark(record.name))
+    mark = parse_mark(text) if text else None
+    ours = mark is not None and (mark.attempt, mark.token) == (record.attempt, record.token)
+    return mark if ours else None
 
 
 def write_result(layout: Layout, result: Result) -> None:
@@ -46,6 +48,9 @@ def finish(layout: Layout, record: WorkerRecord) -> None:
         clear_away(layout, record)
     flat, own = layout.result(record.name), layout.attempt_result(record.name, record.attempt)
     with contextlib.suppress(OSError):
+        if not os.path.exists(own):
+            os.rename(layout.attempt_result_draft(record.name, record.attempt), own)
+    with contextlib.suppress(OSError):
         if not os.path.exists(flat):
             os.link(own, flat)
 
@@ -54,9 +59,9 @@ def clear_away(layout: Layout, record: WorkerRecord) -> None:
     """Remove the worker's TMPDIR, and the launcher's own notes."""
     import shutil
 
-    mark = read_mark(layout, record.name)
+    mark = read_mark(layout, record)
     ours = tmp_dir(record.token)
-    if mark and mark.attempt == record.attempt and os.path.basename(mark.tmp_dir) == os.path.basename(ours):
+    if mark and os.path.basename(mark.tmp_dir) == os.path.basename(ours):
         ours = mark.tmp_dir  # whoever started it may have had another TMPDIR
     shutil.rmtree(ours, ignore_errors=True)
     for note in layout.launcher_notes(record.name, record.attempt):

@@ -101,8 +101,8 @@ class Conductor(Observer):
         drafts = []
         for name in sorted(os.listdir(place)):
             path, offset = f"{place}/{name}", name.removeprefix(prefix)
-            if name.startswith(prefix) and offset.isdigit() and name not in told:
-                note = {"offset": int(offset), "size": os.stat(path).st_size, "saved_as": path}
+            if name.startswith(prefix) and offset.isascii() and offset.isdigit() and name not in told:
+                note = {"offset": int(offset), "size": os.lstat(path).st_size, "saved_as": path}
                 drafts.append(Draft(ALERTS, "log_damaged", note))
         return drafts
 

@@ -182,11 +182,11 @@ class FanOut:
                     self.settle_dead(pending.record, pending.pid)
             for pending in [p for p in self.pending.values() if clock.monotonic() > p.deadline]:
                 del self.pending[pending.record.name]
-                self.give_up(pending.record)
+                self.give_up(pending)
 
     def succeed(self, record: WorkerRecord, pid: int) -> None:
-        mark = read_mark(self.layout, record.name)
-        told = mark.process if mark and (mark.token, mark.process.pid) == (record.token, pid) else None
+        mark = read_mark(self.layout, record)
+        told = mark.process if mark and mark.process.pid == pid else None
         process = told or self.conductor.backend.identify(pid)  # a worker may be quick to spoil its mark
         draft = Draft(
             OBSERVATIONS,
@@ -224,11 +224,17 @@ class FanOut:
             said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or "it said nothing"
             self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)
 
-    def give_up(self, record: WorkerRecord) -> None:
+    def give_up(self, pending: Pending) -> None:
         self.conductor.check_still_mine()
-        mark = read_mark(self.layout, record.name)
-        self.conductor.backend.end(record.token, mark.process if mark else None, grace_s=0.5)
-        self.fail(record, f"no sign of life within {SIGN_OF_LIFE_S:g} s; ended", retry=Retry.NOW)
+        record = pending.record
+        view = self.conductor.view(record)
+        if pending.signed or view.ended:  # only what we heard of it is amiss
+            self.settle_dead(record, pending.pid)
+            return
+        self.conductor.backend.end(record.token, view.process, grace_s=0.5)
+        said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or ""
+        reason = f"no sign of life within {SIGN_OF_LIFE_S:g} s; ended. {said}".strip()
+        self.fail(record, reason, retry=Retry.LATER if "fork:" in said else Retry.NOW)
 
     # --- outcomes ---------------------------------------------------------------------------
 

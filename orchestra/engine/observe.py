@@ -18,6 +18,7 @@ from orchestra.model.owner import Holder
 from orchestra.model.plan import WorkerEntry, effective
 from orchestra.model.snapshot import Sight, Snapshot, WorkerView, judge
 from orchestra.model.trail import parse_mark, parse_result, parse_sentinel
+from orchestra.model.verdict import Verdict
 from orchestra.store import lock
 from orchestra.store.eventlog import EventLog
 from orchestra.store.layout import Layout
@@ -107,6 +108,8 @@ class Observer:
         # What the log has was seen; a mark may be forged.
         who = record.process or (mark.process if mark else None)
         lives = self.backend.lives(who) if who is not None else False
+        if lives and record.process is None and who and not self.backend.runs(who, layout.launcher(name)):
+            who, lives = None, False
         running = Sight(mark=mark, process=who, claimed=True, alive=True)
         if lives:
             return running
@@ -121,15 +124,24 @@ class Observer:
         if claimed or who is not None:
             pids = tuple(p.pid for p in self.backend.leftovers(record.token))
             return Sight(mark=mark, process=who, claimed=claimed, leftovers=pids)
-        return Sight(trail=tuple(what for what, path in layout.trail(name) if os.path.exists(path)))
+        trail = tuple(what for what, path in layout.trail(name) if os.path.exists(path))
+        tried = os.path.isdir(layout.attempt(name, record.attempt))
+        if tried and (members := self.backend.leftovers(record.token)):
+            # Its worker has removed the mark, or it is about to make it: told by its token.
+            return Sight(process=min(members, key=lambda member: member.start), claimed=True, alive=True)
+        return Sight(trail=trail)
 
     def _look_at_files(self, record: WorkerRecord) -> Sight:
+        """A worker can write a sentinel; but then its launcher's result says otherwise."""
+        text = read_text(self.layout.attempt_result(record.name, record.attempt))
+        text = text or read_text(self.layout.attempt_result_draft(record.name, record.attempt))
+        result = parse_result(text) if text else None
+        if result is not None and result.verdict != Verdict.SPAWN_ERROR:
+            return Sight(result=result)
         text = read_text(self.layout.sentinel(record.name))
         sentinel = parse_sentinel(text) if text else None
         if sentinel is not None and sentinel.attempt == record.attempt:
             return Sight(sentinel=sentinel)
-        text = read_text(self.layout.attempt_result(record.name, record.attempt))
-        result = parse_result(text) if text else None
         return Sight(result=result)
 
     def _read_mark(self, record: WorkerRecord) -> str | None:
@@ -259,7 +271,7 @@ class Observer:
         for record in self.history.workers.values():
             for failure in record.failures:
                 path = self.layout.attempt_result(record.name, failure["attempt"])
-                abandoned = failure["verdict"] in ("lost", "stopped", None)
+                abandoned = failure["verdict"] in (Verdict.LOST, Verdict.STOPPED, None)
                 text = read_text(path) if abandoned else None
                 result = parse_result(text) if text else None
                 if result is not None and result.verdict != failure["verdict"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from orchestra.engine.burial import clear_away, read_mark, tmp_dir
+from orchestra.engine.burial import read_mark, tmp_dir
 from orchestra.engine.conduct import Conductor
 from orchestra.model.history import WorkerRecord
 from orchestra.model.launcher import GRACE_S, LaunchOrder, render, takes_prompt_text
@@ -94,15 +94,12 @@ def archive(conductor: Conductor, record: WorkerRecord) -> None:
     never wrote anything: what is there belongs to the one before it.
     """
     layout = conductor.layout
-    mark = read_mark(layout, record.name)
-    if mark is not None and mark.attempt == record.attempt:
+    if read_mark(layout, record) is not None:
         return
     earlier = range(record.attempt - 1, 0, -1)
     before = next((k for k in earlier if os.path.isdir(layout.attempt(record.name, k))), None)
     if before is None:
         return
-    if mark is not None:
-        clear_away(layout, record._replace(attempt=before, token=mark.token))
     for flat, aside in layout.archived(record.name, before):
         with contextlib.suppress(FileNotFoundError):
             if not os.path.lexists(aside):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from orchestra.engine.burial import read_mark
+from orchestra.engine.burial import clear_away, read_mark
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut, SpawnReport
 from orchestra.engine.spawn import already_row
@@ -42,8 +42,8 @@ def retry(
         else:
             already.append(already_row(conductor.view(record)))
     for record in failed:
-        mark = read_mark(conductor.layout, record.name)
-        launcher = record.process or (mark.process if mark and mark.token == record.token else None)
+        mark = read_mark(conductor.layout, record)
+        launcher = record.process or (mark.process if mark else None)
         living = conductor.backend.end(record.token, launcher, grace_s=2.0)
         if living:
             pids = ", ".join(str(p.pid) for p in living)
@@ -52,6 +52,7 @@ def retry(
                 hint="see what holds them (ps -o pid,stat,wchan); nothing was started",
                 worker=record.name,
             )
+        clear_away(conductor.layout, record)
     conductor.record(
         [
             Draft(

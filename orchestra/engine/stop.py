@@ -6,12 +6,13 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestra.engine.burial import bury
+from orchestra.engine.burial import bury, write_result
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, facts
+from orchestra.model.trail import Result
 from orchestra.model.verdict import Retry, Verdict
 from orchestra.store.publish import publish
 
@@ -61,6 +62,10 @@ def end_and_record(
     conductor: Conductor, views: list[WorkerView], grace_s: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(who was ended and how, what could not be ended)."""
+    for view in views:
+        if view.process is None:  # a launcher that comes up late finds this, and refrains
+            write_result(conductor.layout, refusal(view.record))
+    views = [view if view.process else conductor.view(view.record) for view in views]
     living = end_workers(conductor, views, grace_s)
     stopped, alive = [], []
     for view in views:
@@ -101,10 +106,21 @@ def end_workers(observer: Observer, views: list[WorkerView], grace_s: float) -> 
             observer.backend.ask_to_stop(view.process)
     await_results(observer, running, grace_s)
     living = {}
-    for view in views:  # also of a launcher that has not claimed its attempt yet
+    for view in views:  # also of a launcher that has come up only now
         left = observer.backend.end(view.record.token, view.process, grace_s=0.0)
         living[view.record.name] = [member.pid for member in left]
     return living
+
+
+def refusal(record: WorkerRecord) -> Result:
+    return Result(
+        record.name,
+        record.attempt,
+        "failed",
+        Verdict.STOPPED,
+        "stopped before it was started",
+        ended_at=clock.now(),
+    )
 
 
 def tell_grace(observer: Observer, record: WorkerRecord, grace_s: float) -> None:

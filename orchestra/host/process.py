@@ -70,6 +70,17 @@ def lives(process: Process) -> bool | None:
     return owner.lives(process, known(os.getpid(), 0), start_of(process.pid))
 
 
+def runs(pid: int, script: str) -> bool:
+    """Whether a process was started with this file among its words, wherever it was called from."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return False
+    name = os.path.basename(os.fsencode(script))
+    return any(os.path.basename(word) == name for word in words)
+
+
 def open_pidfd(process: Process) -> int | None:
     """A descriptor that becomes readable when the process ends; None where it has, or none can be had."""
     try:

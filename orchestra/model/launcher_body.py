@@ -10,6 +10,7 @@ SHADOWED = "[a-z][a-z_]*|POSIXLY_CORRECT|FUNCNEST|EXECIGNORE|BASH_COMPAT"
 BODY = r"""
 set +o posix
 unset -v FUNCNEST EXECIGNORE BASH_COMPAT   # the narrator's may not rule here; the worker gets them back
+export -n SHELLOPTS BASHOPTS               # and ours are not the worker's
 set -Eeuo pipefail
 { read -r _; read -r _ callers_umask; } <"/proc/$$/status"
 umask 077
@@ -46,6 +47,9 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   stamp
   printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s"}' \
     "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now"
+  # What the worker may have put in our way: it is gone, and no FIFO may hold us up.
+  [[ -d $here ]] || mkdir -p -- "$here"
+  [[ ! -e $here/result.new && ! -e $here/result.json ]] || rm -rf -- "$here/result.new" "$here/result.json"
   if ! printf '%s\n' "$text" >"$here/result.new"; then
     printf '%s\n' "$text" 1<>"$here/reserve" && mv -f -- "$here/reserve" "$here/result.new"
   fi
@@ -53,7 +57,7 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   mv -f -- "$here/result.new" "$here/result.json"
   # Where another attempt's mark stands, this one was abandoned: not told under the flat name.
   local standing=''
-  IFS= read -r standing <"$mark" || :
+  [[ ! -f $mark ]] || IFS= read -r standing <"$mark" || :
   if [[ -z $standing || $standing == *"\"token\":\"$token\""* ]]; then
     ln -f -- "$here/result.json" "$run_dir/result-$worker.json" ||   # where there are no hard links
       { cp -- "$here/result.json" "$here/flat.new" && mv -f -- "$here/flat.new" "$run_dir/result-$worker.json"; }
@@ -139,12 +143,17 @@ become_worker() {   # in a process of its own
   # From here on a name like `token` or `out` is the worker's own, if its environment has one.
   set -- "${argv[@]}"
   if [[ -z $plain ]]; then
-    mapfile -d '' -t <"/proc/$$/environ"
-    for REPLY in "${MAPFILE[@]}"; do
-      [[ ! $REPLY =~ ^(@SHADOWED@)= ]] || { unset -v "${REPLY%%=*}"; export "${REPLY?}"; }
+    mapfile -d '' -t ORCHESTRA_GIVEN <"/proc/$$/environ"
+    for ORCHESTRA_PAIR in "${ORCHESTRA_GIVEN[@]}"; do
+      if [[ $ORCHESTRA_PAIR =~ ^(FUNCNEST|EXECIGNORE)= ]]; then
+        set -- env "$ORCHESTRA_PAIR" "$@"   # bash itself would obey
+      elif [[ $ORCHESTRA_PAIR =~ ^(@SHADOWED@)= ]]; then
+        unset -v "${ORCHESTRA_PAIR%%=*}"
+        export "${ORCHESTRA_PAIR?}"
+      fi
     done
   fi
-  environment
+  environment 2>/dev/null   # a locale that is not there is no concern of ours
   exec -- "$@" 3>&-
 }
 set -m   # a process group of its own: a worker that signals its group means its own children
@@ -198,7 +207,7 @@ clock() {   # second: whole ones since the machine came up; the time of day may 
 
 end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
   local deadline second i
-  { read -r grace_s <"$here/grace"; } 2>/dev/null || :   # orchestra stop --grace
+  [[ ! -f $here/grace ]] || { read -r grace_s <"$here/grace"; } 2>/dev/null || :   # orchestra stop --grace
   clock
   deadline=$((second + ${grace_s%.*} + 1))
   tree=()
@@ -226,8 +235,14 @@ end_tree() {   # everything that this attempt started: TERM, then KILL after the
   [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
 }
 
+worker_is_gone() {
+  local line=''
+  { read -r line <"/proc/$pid/stat"; } 2>/dev/null || return 0
+  [[ ${line##*) } == [ZX]* ]]
+}
+
 if [[ -n $why ]]; then
-  end_tree
+  if worker_is_gone; then why=''; else end_tree; fi   # it may have ended before we were told to end it
   status=0
   wait "$pid" || status=$?
 fi
@@ -238,12 +253,16 @@ set +e
 
 # --- report ------------------------------------------------------------------------------
 last_lines() {   # of standard error, and of nothing else: what a worker reads aloud is no error
-  last=$(tail -c 4096 -- "$log_err" | tr -d '\0')
+  [[ ! -f $log_err ]] || last=$(tail -c 4096 -- "$log_err" | tr -d '\0')
 }
 
 stderr_says() {   # pattern
   shopt -s nocasematch
   [[ $last =~ $1 ]]
+}
+
+exited_by_itself() {   # with a status above 128
+  [[ -f $here/jobs ]] && grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"
 }
 
 missing() {   # reason: the first expected artefact that is not there, if any
@@ -281,7 +300,7 @@ elif [[ $why == signal ]]; then
   report '"failed"' '"signal"' "\"its launcher was told to end by SIG$(kill -l "$told_by")\"" null "$told_by"
 elif [[ $why == stopped ]]; then
   report '"failed"' '"stopped"' '"stopped on request"' "$status" null
-elif [[ $status -gt 128 ]] && ! grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"; then
+elif [[ $status -gt 128 && $status -le 192 ]] && ! exited_by_itself; then
   signal=$((status - 128))
   report '"failed"' '"signal"' "\"ended by SIG$(kill -l "$signal")\"" null "$signal"
 elif [[ $status == 0 ]]; then

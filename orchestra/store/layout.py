@@ -54,6 +54,10 @@ class Layout:
     def attempt_result(self, worker: str, attempt: int) -> str:
         return f"{self.attempt(worker, attempt)}/result.json"
 
+    def attempt_result_draft(self, worker: str, attempt: int) -> str:
+        """The result before it has its name; all that there is where the launcher could not rename it."""
+        return f"{self.attempt(worker, attempt)}/result.new"
+
     def attempt_reserve(self, worker: str, attempt: int) -> str:
         """Space kept for the result, so that a full disk cannot silence it."""
         return f"{self.attempt(worker, attempt)}/reserve"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Root, clean_environment, orchestra_argv, wait_until
+from conftest import Root, clean_environment, orchestra_argv, processes_of, wait_until
 
 
 def shell(text: str) -> list[str]:
@@ -186,3 +188,171 @@ def test_who_cannot_be_reached_from_here_is_not_said_to_be_stopped(root: Root) -
     assert root.worker("r", "W")["state"] == "running"
     root("stop", "r", "--grace", "1")  # what was meant is done as soon as it can be
     assert root.worker("r", "W")["verdict"] == "stopped"
+
+
+# --- what a worker puts in its launcher's way ------------------------------------------------------
+
+IN_THE_WAY = {
+    "the grace": ('mkfifo "$here/grace"', 0),
+    "the result": ('mkfifo "$here/result.new"', 0),
+    "the mark": ("rm .pid-W.json; mkfifo .pid-W.json", 0),
+    "standard error": ("rm log-W.err; mkfifo log-W.err", 3),
+    "what bash says of its job": ('rm "$here/jobs"; mkfifo "$here/jobs"', 137),
+    "a directory for the result": ('mkdir -p "$here/result.new/x" "$here/result.json/x"', 0),
+    "no directory at all": ("rm -r attempts", 0),
+}
+
+
+@pytest.mark.parametrize(("text", "status"), IN_THE_WAY.values(), ids=IN_THE_WAY.keys())
+def test_what_a_worker_puts_in_the_way_keeps_no_launcher_from_its_end(
+    root: Root, text: str, status: int
+) -> None:
+    root.init("r")
+    prefix = 'cd "$ORCHESTRA_RUN_DIR"; here=attempts/W/1; '
+    root.spawn("r", {"W": shell(f"{prefix}{text}; exit {status}")})
+    answer = root("wait", "r", "--timeout", "30")
+    assert answer.code == (1 if status else 0), answer
+    assert root.worker("r", "W")["state"] == ("failed" if status else "done")
+
+
+def test_a_forged_mark_has_no_directory_removed_but_the_attempts_own(root: Root, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (victim / "deep").mkdir(parents=True)
+    forge = f's|"token":"[^"]*"|"token":"x/victim"|; s|"tmp_dir":"[^"]*"|"tmp_dir":"{victim}"|'
+    root.init("r")
+    root.spawn("r", {"W": shell(f"sed -i '{forge}' \"$ORCHESTRA_RUN_DIR/.pid-W.json\"; exit 1")})
+    root("wait", "r")
+    assert root("retry", "r", "W", "--", "true").names("spawned") == ["W"]
+    root("wait", "r")
+    assert (victim / "deep").is_dir()
+
+
+def test_a_sentinel_that_a_worker_wrote_does_not_outrank_its_result(root: Root) -> None:
+    root.init("r")
+    forged = """echo '{"worker":"W","attempt":1}' >"$ORCHESTRA_RUN_DIR/.spawn-W.error"; exit 0"""
+    root.spawn("r", {"W": shell(forged)})
+    root("wait", "r")
+    assert root.worker("r", "W")["state"] == "done"
+
+
+DIES_AFTER_LAUNCH = """
+import os, pathlib, sys, time
+from orchestra.backend.local import LocalBatch
+from orchestra.cli.main import main
+def news(*_):
+    while not pathlib.Path(os.environ["STARTS"]).exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), 9)
+LocalBatch.news = news
+sys.argv[0] = "orchestra"
+main()
+"""
+
+
+def test_a_worker_that_removed_its_mark_is_not_started_again(root: Root, tmp_path: Path) -> None:
+    root.init("r")
+    starts = tmp_path / "starts"
+    worker = shell(f'rm "$ORCHESTRA_RUN_DIR/.pid-W.json"; echo start >>"{starts}"; exec sleep 300')
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp), STARTS=str(starts))
+    words = ["spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", *worker]
+    killed = subprocess.run([sys.executable, "-c", DIES_AFTER_LAUNCH, *words], env=env, timeout=60)
+    assert killed.returncode == -9
+    assert root("spawn", "r", "--no-throttle").code == 0
+    assert root.worker("r", "W")["state"] == "running"
+    assert starts.read_text() == "start\n"
+    assert root("stop", "r", "--grace", "1").json["still_alive"] == []
+    assert processes_of(root.path) == []
+
+
+def test_stop_ends_a_launcher_that_has_not_claimed_its_attempt_yet(root: Root, tmp_path: Path) -> None:
+    root.init("r")
+    (tmp_path / "bin").mkdir()
+    slow = tmp_path / "bin" / "bash"
+    slow.write_text(f'#!/bin/sh\ntouch "{tmp_path}/up"\nsleep 2\nexec /bin/bash "$@"\n')
+    slow.chmod(0o755)
+    env = {"PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    words = ("spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", "sleep", "300")
+    narrator = root.start(*words, env=env)
+    wait_until((tmp_path / "up").exists, "the launcher")
+    narrator.kill()
+    narrator.communicate()
+    assert root("stop", "r", "--grace", "1").json["still_alive"] == []
+    wait_until(lambda: processes_of(root.path) == [], "the end of all")
+    assert root.worker("r", "W")["verdict"] == "stopped"
+
+
+# --- the end, told truly -----------------------------------------------------------------------------
+
+
+def test_a_launcher_that_can_start_no_program_at_its_end_is_believed_all_the_same(
+    root: Root, tmp_path: Path
+) -> None:
+    root.init("r")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "bash").symlink_to("/bin/bash")
+    env = {"PATH": str(tmp_path / "bin")}  # no mv, no sync, no ln
+    words = ("spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", "/bin/true")
+    assert root(*words, env=env).names("spawned") == ["W"]
+    assert root("wait", "r").json["workers"][0]["state"] == "done"
+    root("spawn", "r")
+    assert root.result("r", "W")["status"] == "done"
+
+
+@pytest.mark.parametrize("how", ["stop", "timeout"])
+def test_a_worker_that_had_ended_before_it_was_to_be_ended_is_done(root: Root, how: str) -> None:
+    root.init("r")
+    timeout = {"timeout": "1s"} if how == "timeout" else {}
+    root.spawn("r", {"W": shell("sleep 0.3; exit 0")}, **timeout)
+    launcher = root.mark("r", "W")["pid"]
+    os.kill(launcher, signal.SIGSTOP)
+    wait_until(lambda: ended_children(launcher), "the worker's end")
+    if how == "stop":
+        root("stop", "r", "--grace", "1")
+    else:
+        wait_until(lambda: pending_alarm(launcher), "the timeout")
+        os.kill(launcher, signal.SIGCONT)
+        root("wait", "r", "--timeout", "30")
+    assert root.worker("r", "W")["state"] == "done"
+
+
+def ended_children(pid: int) -> bool:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    states = [Path(f"/proc/{kid}/stat").read_text().rpartition(")")[2].split()[0] for kid in children]
+    return bool(states) and set(states) == {"Z"}
+
+
+def pending_alarm(pid: int) -> bool:
+    line = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("ShdPnd"))
+    return bool(int(line.split()[1], 16) & 1 << (signal.SIGALRM - 1))
+
+
+def test_a_locale_that_is_not_there_is_no_error_of_the_workers(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sh", "-c", "exit 1"]}, env={"LC_ALL": "xx_YY.UTF-8"})
+    root("wait", "r")
+    assert root.worker("r", "W")["verdict"] == "exit_code"
+    assert (root.run_dir("r") / "log-W.err").read_text() == ""
+
+
+NAMES_OF_BASH = {"FUNCNEST": "1", "EXECIGNORE": "*", "REPLY": "mine", "MAPFILE": "mine", "http_proxy": "p"}
+
+
+def test_names_that_bash_obeys_reach_the_worker_and_rule_no_launcher(root: Root) -> None:
+    root.init("r")
+    words = ("spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", "env", "-0")
+    root(*words, env=NAMES_OF_BASH)
+    assert root("wait", "r").code == 0
+    seen = (root.run_dir("r") / "log-W.out").read_text().split("\0")
+    assert {f"{name}={value}" for name, value in NAMES_OF_BASH.items()} <= set(seen)
+
+
+def test_the_launchers_strict_mode_is_not_the_workers(root: Root) -> None:
+    root.init("r")
+    (root.path / "workers.json").write_text(
+        json.dumps([{"name": "W", "brief": "b", "command": shell('false; echo "reached $UNSET"')}])
+    )
+    spawn = orchestra_argv("spawn", "r", "--no-throttle", "--from", f"{root.path}/workers.json")
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp))
+    subprocess.run(shell(f"export SHELLOPTS; exec {' '.join(spawn)}"), env=env, check=True)
+    root("wait", "r")
+    assert (root.run_dir("r") / "log-W.out").read_text() == "reached \n"
