@@ -15,7 +15,7 @@ BUG = 70
 
 
 class OrchestraError(Exception):
-    """A command could not be carried out; nothing was left half-done.
+    """A command could not be carried out; what was begun is in the log, and put right by the next.
 
     `message` says what was tried and on which path; `hint` says what to do now.
     """

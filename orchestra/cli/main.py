@@ -124,7 +124,7 @@ A run is a directory. Make one, spawn workers into it, wait, look at what came o
   orchestra wait demo
   orchestra status demo
 
-Every answer ends with the commands that make sense next. Exit status: 0 all well, 1 a worker
+An answer names the commands that make sense next. Exit status: 0 all well, 1 a worker
 failed, 2 bad input, 3 another narrator holds the run, 4 something was deferred, 5 still
 running at the timeout, 70 a bug in orchestra, 130 interrupted.
 """

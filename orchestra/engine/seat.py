@@ -8,6 +8,7 @@ from orchestra.engine.conduct import Conductor, conduct, refuse_inside_worker
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import holder_is_dead
 from orchestra.errors import HolderAlive, Storage, Usage
+from orchestra.host.process import lives
 from orchestra.model.event import ALERTS, Draft
 from orchestra.model.owner import Holder
 from orchestra.store import lock
@@ -31,8 +32,9 @@ def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
         raise Storage.from_os("free the run's lock", layout.lock, error) from error
     if sight.held and not may(sight.holder) and sight.holder and not holder_is_dead(sight.holder):
         process = sight.holder.process
+        seen = "is alive" if lives(process) else "cannot be proved dead from here"
         raise HolderAlive(
-            f"the holder of run {layout.run_id} is alive: pid {process.pid} on {process.host}, "
+            f"the holder of run {layout.run_id} {seen}: pid {process.pid} on {process.host}, "
             f"orchestra {sight.holder.command}, since {sight.holder.acquired_at}",
             hint=f"wait for it or end it (kill {process.pid}); --force only if it must lose the run",
             pid=process.pid,

@@ -90,10 +90,10 @@ def _noting(errors: dict[str, OSError], *owners: str) -> Iterator[None]:
         errors.update(dict.fromkeys(owners, error))
 
 
-def publish(path: str, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+def publish(path: str, data: bytes, *, durable: bool = True) -> None:
     """Put `data` at `path` whole, replacing what was there. Raises OSError, leaving no litter."""
     staging = Staging()
-    staging.add("", path, data, mode)
+    staging.add("", path, data)
     for error in staging.publish(durable=durable).values():
         raise error
 
