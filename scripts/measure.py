@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = 200
-ROUNDS = 5
+ROUNDS = 9
 # ext4 does not give out an inode again within five seconds of its end, and looks for another at
 # length: what ended before a round would be measured in it, whoever's turn it is.
 QUIET_S = 6.0

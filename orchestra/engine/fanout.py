@@ -27,6 +27,7 @@ from orchestra.store.publish import Staging, publish, read_text
 
 SIGN_OF_LIFE_S = 30.0  # a launcher that shows none by then is ended
 GROUP = 8  # how many trails wait for the disk together
+FIRST_GROUP = 2  # few, so that the machine has launchers to run while the next trails are written
 
 
 class SpawnReport(NamedTuple):
@@ -65,8 +66,8 @@ class FanOut:
                 if record.state == State.RUNNING and not self.conductor.view(record, stall=False).ended
             )
             try:
-                for start in range(0, len(records), GROUP):
-                    self.try_group(records[start : start + GROUP])
+                for group in groups(records):
+                    self.try_group(group)
                 self.await_signs()
             except BaseException as cut_short:
                 self.excuse(records, cut_short)
@@ -283,6 +284,12 @@ class FanOut:
         for record in records:
             if record.name not in self.outcomes and record.name not in self.pending:
                 self.defer(record, f"not tried: the spawn was cut short by {why}", [])
+
+
+def groups(records: list[WorkerRecord]) -> Iterator[list[WorkerRecord]]:
+    yield records[:FIRST_GROUP]
+    for start in range(FIRST_GROUP, len(records), GROUP):
+        yield records[start : start + GROUP]
 
 
 class Pending(NamedTuple):
