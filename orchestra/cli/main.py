@@ -17,6 +17,7 @@ import typer
 from orchestra import __version__
 from orchestra.cli.session import Session
 from orchestra.errors import BUG, USAGE, OrchestraError, Storage
+from orchestra.model.advice import after_error
 from orchestra.model.names import did_you_mean
 
 INTERRUPTED = 130
@@ -198,6 +199,7 @@ def run(argv: list[str]) -> int:
     """The one error boundary. Returns the exit status."""
     words, after = split_at_dashes(argv)
     session = Session(after)
+    session.argv = words
     session.verb = next((word for word in words if word in VERBS), "")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller that ignores it would hide our children's ends
     for signum in (signal.SIGTERM, signal.SIGHUP):
@@ -249,7 +251,9 @@ def tell(session: Session, words: list[str], error: dict[str, Any], code: int) -
         session.json = "--json" in words
     with contextlib.suppress(OSError):  # where it cannot be written, the exit status has to do
         if session.as_json:
-            session.line(session.envelope({"error": error}, []))
+            session.line(
+                session.envelope({"error": error}, after_error(error["code"], session.verb, session.words))
+            )
         else:
             print(f"orchestra: {error['message']}", file=sys.stderr)
             if error.get("hint"):

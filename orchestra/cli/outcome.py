@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from orchestra.cli.session import Session
@@ -16,6 +17,11 @@ ALL_WELL, FAILED, DEFERRED = 0, 1, 4
 
 def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, dry_run: bool = False) -> int:
     """Print the answer; returns the exit status."""
+    views = {view.record.name: view for view in observer.standing().workers}
+    for row in report.spawned:
+        view = views.get(row["name"])
+        if view is not None and view.ended and not dry_run:  # it was quick
+            row |= {"state": view.state, "verdict": view.verdict, "reason": view.reason}
     body: dict[str, Any] = {"op": observer.history.op, **report._asdict()}
     if dry_run:
         body["dry_run"] = True
@@ -30,7 +36,13 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
     failed = [row["name"] for row in report.already if row["state"] == State.FAILED]
     if failed and session.verb == "spawn" and not proposed("retry"):
         steps.append(f"orchestra retry {session.words} {' '.join(failed)}")
-    if report.spawned and not dry_run and not proposed("wait"):  # they have ended already: wait tells how
+    if dry_run:
+        steps = [
+            shlex.join(
+                ["orchestra", *(word for word in session.argv if word != "--dry-run"), *command(session)]
+            )
+        ]
+    elif report.spawned and not proposed("wait"):  # they have ended already: wait tells how
         steps.append(f"orchestra wait {session.words} --since {observer.history.op}")
 
     def text() -> None:
@@ -43,6 +55,11 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
 
     session.answer(body, steps, text)
     return exit_status(report)
+
+
+def command(session: Session) -> list[str]:
+    """What stood behind the dashes, with them."""
+    return [] if session.after_dashes is None else ["--", *session.after_dashes]
 
 
 def exit_status(report: SpawnReport) -> int:

@@ -25,7 +25,8 @@ class Session:
         self.given_narrator: str | None = None
         self.after_dashes = after_dashes  # what stood behind `--`; None: there was no `--`
         self.run: str | None = None
-        self.words = ""  # RUN, and the root where it was given, as the next command needs them
+        self.words = ""  # RUN, and root and narrator where given, as the next command needs them
+        self.argv: list[str] = []  # the call as it was made, up to `--`
 
     @property
     def root(self) -> str:
@@ -42,7 +43,7 @@ class Session:
     def locate(self, run: str) -> Layout:
         layout = locate(run, self.root)
         self.run = layout.run_id
-        self.words = run_words(run, self.given_root)
+        self.words = run_words(run, self.given_root, self.given_narrator)
         return layout
 
     def envelope(self, body: dict[str, Any], next_steps: list[str]) -> dict[str, Any]:

@@ -42,7 +42,10 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         story["meaning"] = MEANING[Verdict(view.verdict)]
         if view.retry == Retry.NEVER:
             run = observer.layout.run_id
-            story["way_out"] = f"mend what is wrong, then: orchestra retry {run} {name} (or {name} -- CMD)"
+            first = (
+                "if it is wanted after all" if view.verdict == Verdict.STOPPED else "mend what is wrong, then"
+            )
+            story["way_out"] = f"{first}: orchestra retry {run} {name} (or {name} -- CMD)"
         story["evidence"] = evidence(observer, view)
     if record.deferral and view.state == State.DEFERRED:
         deferral = record.deferral

@@ -77,6 +77,7 @@ class _Phase:
         self.throttled = throttled
         self.pause_s = FIRST_PAUSE_S
         self.told: set[tuple[str, int, State]] = set()
+        self.deferred: dict[str, tuple[str, ...]] = {}  # what spoke against a worker when that was last told
 
     def drive(self) -> list[str]:
         """Until every worker of the phase has ended for good; returns who failed."""
@@ -109,7 +110,10 @@ class _Phase:
         else:
             self.pause_s = min(LONGEST_PAUSE_S, self.pause_s * 2)
         for row in report.deferred:
-            self.tell(Told("deferred", self.phase.name, None, f"{row['name']}: {row['reason']}"))
+            signals = tuple(signal["signal"] for signal in row["signals"])
+            if self.deferred.get(row["name"]) != signals:  # not at every try
+                self.tell(Told("deferred", self.phase.name, None, f"{row['name']}: {row['reason']}"))
+            self.deferred[row["name"]] = signals
 
     def retriable(self, names: tuple[str, ...]) -> list[str]:
         """Who failed, has attempts left, and may gain by another."""

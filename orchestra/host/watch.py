@@ -31,6 +31,8 @@ class Watch:
 
     def _start_observer(self, directory: str) -> Any:
         try:
+            import logging
+
             from watchdog.events import (
                 DirCreatedEvent,
                 FileCreatedEvent,
@@ -43,6 +45,8 @@ class Watch:
             return None
         watch = self
         forget_the_wait_for_moves()
+        # It warns on standard error of a race with its own end that costs nothing.
+        logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
         class Handler(FileSystemEventHandler):
             """Hands every name on to the one who waits."""

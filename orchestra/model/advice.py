@@ -20,8 +20,8 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
 
     1. A lock that does not say whose it is: unlock.
     2. A dead holder, leftovers: any mutating command puts them right; unlock does only that.
-    3. Failures: explain the first (of those it is about); retry those that may gain by it.
-       Somebody stalls: explain that.
+    3. Failures: explain the first (of those it is about; one that only a person can mend goes first);
+       retry those that may gain by it. Somebody stalls: explain that.
     4. Something runs: wait, from this moment on.
     5. Something is deferred: spawn again.
     6. A phase is over and all was well (or the plan says to continue): spawn the next.
@@ -32,10 +32,10 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
         steps.append(f"orchestra unlock {run}")
     failed = [v for v in snapshot.workers if v.state == State.FAILED]
     stalled = [v for v in snapshot.workers if v.state == State.STALLED]
-    ours = [v for v in failed if v.record.name in about]
-    for view in (ours or failed)[:1] + stalled[:1]:
+    ours = [v for v in failed if v.record.name in about] or failed
+    for view in sorted(ours, key=lambda v: v.retry != Retry.NEVER)[:1] + stalled[:1]:
         steps.append(f"orchestra explain {run} {view.record.name}")
-    again = [v.record.name for v in failed if v.retry != Retry.NEVER]
+    again = [v.record.name for v in failed if may_gain(v)]
     if again:
         steps.append(f"orchestra retry {run} {' '.join(again) if len(again) <= MOST_NAMES else ''}".rstrip())
     at_work = [v for v in snapshot.workers if v.state in (State.RUNNING, State.STALLED)]
@@ -50,6 +50,42 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
     return steps
 
 
+def may_gain(view: WorkerView) -> bool:
+    """Whether another attempt is worth proposing: not where the last one ended just like that before it."""
+    record = view.record
+    if view.retry == Retry.NEVER:
+        return False
+    if record.attempt <= (record.entry.retries or 0) or not record.failures:
+        return True
+    before = record.failures[-1]
+    return (before["verdict"], before["reason"]) != (view.verdict, view.reason)
+
+
+def after_error(code: str, verb: str, run: str) -> list[str]:
+    """What makes sense after an error; `run` as it must stand in a command, or nothing."""
+    if code == "no_such_run":
+        return ["orchestra list"]
+    if not run:
+        return []
+    if code == "interrupted" and verb == "run":
+        return [f"orchestra run --run {run}"]
+    if code in _LOOK_FIRST:
+        return [f"orchestra status {run}"]
+    return []
+
+
+_LOOK_FIRST = (
+    "narrator_already_active",
+    "superseded",
+    "holder_alive",
+    "no_such_phase",
+    "no_such_worker",
+    "name_taken",
+    "storage",
+    "interrupted",
+)
+
+
 def next_phase(views: list[WorkerView], plan: Plan | None) -> str | None:
     """The first phase with workers that nobody asked for, if all before it are done."""
     by_name = {view.record.name: view for view in views}
@@ -62,7 +98,7 @@ def next_phase(views: list[WorkerView], plan: Plan | None) -> str | None:
     return None
 
 
-def run_words(run: str, root: str | None) -> str:
-    """RUN, and the root where it was given, as they must stand in the next command."""
-    words = shlex.quote(run)
-    return f"{words} --root {shlex.quote(root)}" if root else words
+def run_words(run: str, root: str | None, narrator: str | None) -> str:
+    """RUN, and root and narrator where they were given, as they must stand in the next command."""
+    options = (("--root", root), ("--narrator", narrator))
+    return " ".join([shlex.quote(run), *(f"{word} {shlex.quote(value)}" for word, value in options if value)])

@@ -98,6 +98,7 @@ printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_i
   "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$pid_ns" "$token" "$now" "$tmp_dir_json"
 refrain() {
   trap - ERR EXIT
+  printf 'attempt %s of %s has been claimed already: its launcher starts nothing twice\n' "$attempt" "$worker" >&2
   exit 75
 }
 

@@ -32,7 +32,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The question after the known name that is near, or nothing."""
     import difflib  # on the way to an error only
 
-    near = difflib.get_close_matches(name[:64], list(known), 1)
+    near = difflib.get_close_matches(name[:64], list(known), 1, cutoff=0.65)
     return f"did you mean {near[0]!r}?" if near else ""
 
 

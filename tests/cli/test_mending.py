@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 from datetime import datetime
 from pathlib import Path
@@ -294,3 +295,79 @@ def test_a_beat_is_no_part_of_what_a_worker_prints(root: Root) -> None:
     root("wait", "r", "--keep-going")
     assert root.worker("r", "W")["verdict"] == "empty"
     assert root.worker("r", "P")["exit_code"] == 5
+
+
+# --- what is proposed next ------------------------------------------------------------------------
+
+
+def test_a_retry_is_not_proposed_for_ever(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["false"]})
+    assert "orchestra retry r W" in root("wait", "r").json["next"]
+    root("retry", "r")
+    root("wait", "r")
+    assert not any(step.startswith("orchestra retry") for step in root("status", "r").json["next"])
+    assert root.worker("r", "W")["retry"] == "now"  # it is still told what it is worth
+
+
+def test_whom_only_a_person_can_mend_is_explained_first(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"Fails": ["false"], "Typo": ["no-such-command"]})
+    root("wait", "r", "--keep-going")
+    assert root("status", "r").json["next"][0] == "orchestra explain r Typo"
+
+
+def test_explain_leads_on_where_the_run_does(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"Typo": ["no-such-command"], "Works": ["sleep", "300"]})
+    steps = root("explain", "r", "Typo").json["next"]
+    assert any(step.startswith("orchestra wait r ") for step in steps)
+
+
+def test_an_error_says_as_well_what_to_do_next(root: Root) -> None:
+    root.init("r")
+    assert root("status", "x").json["next"] == ["orchestra list"]
+    assert root("explain", "r", "Nobody").json["next"] == ["orchestra status r"]
+
+
+def test_the_narrators_id_is_carried_on(root: Root) -> None:
+    root.init("r")
+    words = ("spawn", "r", "--narrator", "me", "--worker", f"W={root.brief('W')}", "--", "sleep", "300")
+    (step,) = root(*words).json["next"]
+    assert step.startswith("orchestra wait r --narrator me --since ")
+    assert root(*step.split()[1:], "--timeout", "0").code == 5
+
+
+def test_what_a_dry_run_proposes_is_the_call_itself(root: Root) -> None:
+    root.init("r")
+    words = (
+        "spawn",
+        "r",
+        "--dry-run",
+        "--no-throttle",
+        "--worker",
+        f"W={root.brief('W')}",
+        "--",
+        "cat",
+        "--dry-run",
+    )
+    (step,) = root(*words).json["next"]
+    again = shlex.split(step)
+    assert again == ["orchestra", *words[:2], *words[3:]]
+
+
+def test_who_has_ended_before_the_answer_is_told_so_in_it(root: Root) -> None:
+    root.init("r")
+    rows = [{"name": f"W{i}", "brief": "b", "command": ["false"]} for i in range(20)]
+    answer = root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps(rows))
+    assert len(answer.names("spawned")) == 20
+    ended = [row for row in answer.json["spawned"] if "state" in row]
+    assert {(row["state"], row["verdict"]) for row in ended} <= {("failed", "exit_code")}
+    assert any(step.startswith("orchestra wait r ") for step in answer.json["next"])
+
+
+def test_the_counts_of_a_phase_are_the_phases(root: Root) -> None:
+    phases = "".join(f"- {{name: {p}, workers: [{{name: {p}1, brief: b}}]}}\n" for p in "ab")
+    root.init("r", f"command: [cat]\nphases:\n{phases}")
+    assert root("status", "r", "--phase", "a").json["counts"]["planned"] == 1
+    assert root("status", "r").json["counts"]["planned"] == 2

@@ -9,6 +9,7 @@ import typer
 from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
+from orchestra.model.advice import next_steps
 from orchestra.model.history import State
 from orchestra.model.verdict import Retry
 
@@ -23,9 +24,10 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
     session = session_of(ctx)
     observer = Observer(session.locate(run)).open()
     story = explain(observer, name)
-    session.answer(
-        {"op": observer.history.op, "worker": story}, steps(session.words, story), lambda: show(story)
-    )
+    own = steps(session.words, story)
+    others = next_steps(session.words, observer.snapshot(), observer.history.plan)
+    rest = [step for step in others if step not in own and not step.startswith("orchestra explain ")]
+    session.answer({"op": observer.history.op, "worker": story}, own + rest, lambda: show(story))
     return 0
 
 

@@ -81,7 +81,10 @@ def run_(
             )
         print(f"{layout.run_dir}: {in_words(snapshot.counts())}")
 
-    session.answer(body, next_steps(session.words, snapshot, conductor.history.plan), text)
+    steps = next_steps(session.words, snapshot, conductor.history.plan)
+    if report.stopped_at:  # once what failed is mended
+        steps.append(f"orchestra run --run {session.words}")
+    session.answer(body, steps, text)
     return 1 if report.failed else 0
 
 

@@ -50,16 +50,15 @@ def status_(
     observer = Observer(layout).open()
     snapshot = observer.snapshot()
     names = set(observer.phase_names(phase)) if phase else None
-    views = [
-        view
-        for view in snapshot.workers
-        if (names is None or view.record.name in names) and state in (None, view.state)
-    ]
+    scope = snapshot._replace(
+        workers=[view for view in snapshot.workers if names is None or view.record.name in names]
+    )
+    views = [view for view in scope.workers if state in (None, view.state)]
     shown = cut(views, limit)
     far = how_far(layout, [view.record for view in shown])
     body = {
         "op": snapshot.op,
-        "counts": snapshot.counts(),
+        "counts": scope.counts(),
         "workers": [row(view, far) for view in shown],
         "lock": snapshot.lock,
         "seat": snapshot.seat,
@@ -72,7 +71,7 @@ def status_(
     def text() -> None:
         from orchestra.cli.text import show_status
 
-        show_status(snapshot, shown, len(views) - len(shown), far)
+        show_status(scope, shown, len(views) - len(shown), far)
 
     session.answer(body, next_steps(session.words, snapshot, observer.history.plan), text)
     return 0
