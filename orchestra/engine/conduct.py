@@ -36,6 +36,7 @@ class Conductor(Observer):
         super().__init__(layout, backend)
         self.holder = holder
         self.epoch = 0
+        self.began_at = 0  # the last operation before this command's own
         self.recovered: list[dict[str, object]] = []  # what was put right, for the answer
 
     def conducted(self) -> bool:
@@ -79,6 +80,7 @@ class Conductor(Observer):
         if os.path.exists(self.layout.events):
             self._repair_log()
         self.open()
+        self.began_at = self.history.op
         self.epoch = self.history.epoch + 1
         self.holder = self.holder._replace(epoch=self.epoch)
         lock.sign(self.layout, self.holder)

@@ -85,7 +85,12 @@ class _Phase:
         new, _ = sort_out(conductor, wanted_of(conductor, self.phase))
         intend(conductor, new)
         names = tuple(entry.name for entry in self.phase.workers)
-        self.told.update(key for name in names for key, _ in self.ends(name))  # by whoever drove it before
+        self.told.update(  # by whoever drove it before
+            key
+            for name in names
+            for key, view in self.ends(name)
+            if view.record.op <= conductor.began_at or view.record.attempt < self.record(name).attempt
+        )
         while True:
             self.start(names)
             self.try_again(names)

@@ -109,6 +109,8 @@ class Observer:
         who = record.process or (mark.process if mark else None)
         lives = self.backend.lives(who) if who is not None else False
         if lives and record.process is None and who and not self.backend.runs(who, layout.launcher(name)):
+            if self.backend.leftovers(record.token):  # by hand under another name, say: not proved gone
+                return Sight(mark=mark, claimed=True, alive=True)
             who, lives = None, False
         running = Sight(mark=mark, process=who, claimed=True, alive=True)
         if lives:
@@ -128,7 +130,10 @@ class Observer:
         tried = os.path.isdir(layout.attempt(name, record.attempt))
         if tried and (members := self.backend.leftovers(record.token)):
             # Its worker has removed the mark, or it is about to make it: told by its token.
-            return Sight(process=min(members, key=lambda member: member.start), claimed=True, alive=True)
+            launchers = [m for m in members if self.backend.runs(m, layout.launcher(name))]
+            if launchers:
+                return Sight(process=launchers[0], claimed=True, alive=True)
+            return Sight(claimed=True, leftovers=tuple(m.pid for m in members))
         return Sight(trail=trail)
 
     def _look_at_files(self, record: WorkerRecord) -> Sight:

@@ -41,6 +41,8 @@ def look_around(conductor: Conductor) -> None:
     drafts = []
     for record in list(conductor.history.workers.values()):
         view = conductor.view(record)
+        if view.verdict == Verdict.LOST and record.stopping is not None:
+            continue  # it was meant to be stopped, and that is done below
         if view.ended and view.verdict != Verdict.LOST:  # also of what `wait` was the first to see
             finish(conductor.layout, record)
         if view.gap and record.state == State.SPAWNING:

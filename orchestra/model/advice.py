@@ -16,7 +16,7 @@ MOST_NAMES = 20
 def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[str] = ()) -> list[str]:
     """`run` is RUN as it must stand in a command; `about`: whom the answer is about, if not all alike.
 
-    The rules, each adding its line:
+    The rules, each adding its line (while somebody conducts the run, only what is not refused):
 
     1. A lock that does not say whose it is: unlock.
     2. A dead holder, leftovers: any mutating command puts them right; unlock does only that.
@@ -36,14 +36,15 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
     for view in sorted(ours, key=lambda v: v.retry != Retry.NEVER)[:1] + stalled[:1]:
         steps.append(f"orchestra explain {run} {view.record.name}")
     again = [v.record.name for v in failed if may_gain(v)]
-    if again:
+    free = not snapshot.conducted  # else these would be refused
+    if again and free:
         steps.append(f"orchestra retry {run} {' '.join(again) if len(again) <= MOST_NAMES else ''}".rstrip())
     at_work = [v for v in snapshot.workers if v.state in (State.RUNNING, State.STALLED)]
     if at_work or (snapshot.conducted and any(v.state == State.SPAWNING for v in snapshot.workers)):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")
-    if any(v.state == State.DEFERRED or v.gap for v in snapshot.workers):
+    if free and any(v.state == State.DEFERRED or v.gap for v in snapshot.workers):
         steps.append(f"orchestra spawn {run}")
-    go_on = not failed or (plan is not None and plan.on_failure == "continue")
+    go_on = free and (not failed or (plan is not None and plan.on_failure == "continue"))
     phase = next_phase(snapshot.workers, plan) if go_on else None
     if phase is not None:
         steps.append(f"orchestra spawn {run} --phase {phase}")

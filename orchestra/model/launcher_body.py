@@ -121,10 +121,12 @@ standing=''
 [[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }
 exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
 trap 'why=${why:-stopped}' USR1            # orchestra stop
-trap 'why=${why:-signal} told_by=15' TERM  # somebody else, or the machine going down
-trap 'why=${why:-signal} told_by=2' INT
-trap 'why=${why:-signal} told_by=1' HUP
 trap 'why=${why:-timeout}' ALRM
+others=(HUP INT QUIT USR2 TERM XCPU XFSZ VTALRM PROF)   # somebody else, or the machine going down
+for name in "${others[@]}"; do
+  # shellcheck disable=SC2064
+  trap "why=\${why:-signal} told_by=$name" "$name"
+done
 [[ -e $here/jobs ]] || printf '%400s\n' '' >"$here/jobs"   # room that a full disk cannot take
 trap note_jobs CHLD
 retry=never                                # what is wrong here stays so until it is mended
@@ -175,7 +177,7 @@ status=0
 wait "${why:-$pid}" 2>/dev/null || status=$?
 
 # --- end ---------------------------------------------------------------------------------
-trap '' ALRM USR1 TERM INT HUP
+trap '' ALRM USR1 "${others[@]}"
 
 descendants() {   # of process $1, added to tree
   local file kid
@@ -243,9 +245,13 @@ worker_is_gone() {
 }
 
 if [[ -n $why ]]; then
-  if worker_is_gone; then why=''; else end_tree; fi   # it may have ended before we were told to end it
+  told=$why
+  ! worker_is_gone || why=''   # it had ended before we were told to end it
+  end_tree
   status=0
   wait "$pid" || status=$?
+  # Told in the very instant of its end, bash has reaped it and forgotten how it ended.
+  [[ $status -ge 0 ]] || { why=$told status=null; }
 fi
 trap - CHLD
 end_tree   # what is left of a worker that has ended
@@ -298,7 +304,7 @@ elif [[ $status == 70 && -e $sentinel ]]; then
 elif [[ $why == timeout ]]; then
   report '"failed"' '"timeout"' "\"still running after ${timeout_s} s\"" "$status" null
 elif [[ $why == signal ]]; then
-  report '"failed"' '"signal"' "\"its launcher was told to end by SIG$(kill -l "$told_by")\"" null "$told_by"
+  report '"failed"' '"signal"' "\"its launcher was told to end by SIG$told_by\"" null "$(kill -l "$told_by")"
 elif [[ $why == stopped ]]; then
   report '"failed"' '"stopped"' '"stopped on request"' "$status" null
 elif [[ $status -gt 128 && $status -le 192 ]] && ! exited_by_itself; then

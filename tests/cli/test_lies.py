@@ -356,3 +356,31 @@ def test_the_launchers_strict_mode_is_not_the_workers(root: Root) -> None:
     subprocess.run(shell(f"export SHELLOPTS; exec {' '.join(spawn)}"), env=env, check=True)
     root("wait", "r")
     assert (root.run_dir("r") / "log-W.out").read_text() == "reached \n"
+
+
+def test_a_timeout_in_the_very_instant_of_the_end_is_told_and_keeps_nobody(root: Root) -> None:
+    root.init("r")
+    rows = [
+        {
+            "name": f"W{i}",
+            "brief": "b",
+            "timeout": 1,
+            "command": shell(f"sleep 299 & exec sleep {0.96 + i / 400}"),
+        }
+        for i in range(16)
+    ]
+    root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps(rows))
+    assert root("wait", "r", "--keep-going", "--timeout", "40").json["outcome"] in ("ended", "failed")
+    ends = {(row["state"], row["verdict"]) for row in root("status", "r").json["workers"]}
+    assert ends <= {("done", None), ("failed", "timeout")}
+
+
+@pytest.mark.parametrize("name", ["USR2", "XCPU", "QUIT", "HUP"])
+def test_a_signal_to_a_launcher_ends_its_worker(root: Root, name: str) -> None:
+    root.init("r")
+    root.spawn("r", {"W": shell("sleep 299; true")})
+    os.kill(root.mark("r", "W")["pid"], getattr(signal, f"SIG{name}"))
+    assert root("wait", "r", "--timeout", "30").code == 1
+    worker = root.worker("r", "W")
+    assert (worker["verdict"], worker["signal"]) == ("signal", getattr(signal, f"SIG{name}"))
+    wait_until(lambda: processes_of(root.path) == [], "the end of all")

@@ -589,7 +589,7 @@ def test_a_launcher_that_was_given_up_as_it_claimed_starts_nothing_when_it_comes
     script = _abandon(trees, 'echo "$ORCHESTRA_ATTEMPT" >>"$mark-starts"; ready; leaf main')
     mark = trees.run_dir / ".pid-W.json"
     stops = trees.path / "stops-as-it-claims"
-    stops.write_text("trap '[[ $BASH_COMMAND != *printf*claim* || ! -e $mark ]] || kill -STOP $$' DEBUG\n")
+    stops.write_text("trap '[[ $BASH_COMMAND != *printf*\\$claim* || ! -e $mark ]] || kill -STOP $$' DEBUG\n")
     env = clean_environment(BASH_ENV=str(stops))
     with subprocess.Popen(["bash", "-o", "functrace", str(script)], env=env) as first:
         wait_until(lambda: _state(first.pid) == "T", "the launcher's stop")

@@ -24,7 +24,8 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
     session = session_of(ctx)
     observer = Observer(session.locate(run)).open()
     story = explain(observer, name)
-    own = steps(session.words, story)
+    refused = ("orchestra retry ", "orchestra spawn ", "orchestra stop ") if observer.conducted() else ()
+    own = [step for step in steps(session.words, story) if not step.startswith(refused)]
     others = next_steps(session.words, observer.snapshot(), observer.history.plan)
     rest = [step for step in others if step not in own and not step.startswith("orchestra explain ")]
     session.answer({"op": observer.history.op, "worker": story}, own + rest, lambda: show(story))
