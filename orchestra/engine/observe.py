@@ -95,7 +95,7 @@ class Observer:
         return found
 
     def look(self, record: WorkerRecord) -> Sight:
-        """The launcher; once it is gone, or where none was: sentinel first, then result.
+        """The launcher; once it is gone, or where none was: result and sentinel.
 
         While its launcher lives an attempt has not ended, whatever a worker may have written
         in the launcher's name.
