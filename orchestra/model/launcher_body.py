@@ -244,14 +244,14 @@ worker_is_gone() {
   [[ ${line##*) } == [ZX]* ]]
 }
 
+asked=$why
 if [[ -n $why ]]; then
-  told=$why
   ! worker_is_gone || why=''   # it had ended before we were told to end it
   end_tree
   status=0
   wait "$pid" || status=$?
   # Told in the very instant of its end, bash has reaped it and forgotten how it ended.
-  [[ $status -ge 0 ]] || { why=$told status=null; }
+  [[ $status -ge 0 ]] || { why=$asked status=null; }
 fi
 trap - CHLD
 end_tree   # what is left of a worker that has ended
@@ -270,6 +270,10 @@ stderr_says() {   # pattern
 
 exited_by_itself() {   # with a status above 128
   [[ -f $here/jobs ]] && grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"
+}
+
+killed_on_request() {   # where the grace is over at once, orchestra's own KILL comes before we have looked
+  [[ $asked == stopped && $status == 137 ]] && ! exited_by_itself
 }
 
 missing() {   # reason: the first expected artefact that is not there, if any
@@ -305,7 +309,7 @@ elif [[ $why == timeout ]]; then
   report '"failed"' '"timeout"' "\"still running after ${timeout_s} s\"" "$status" null
 elif [[ $why == signal ]]; then
   report '"failed"' '"signal"' "\"its launcher was told to end by SIG$told_by\"" null "$(kill -l "$told_by")"
-elif [[ $why == stopped ]]; then
+elif [[ $why == stopped ]] || killed_on_request; then
   report '"failed"' '"stopped"' '"stopped on request"' "$status" null
 elif [[ $status -gt 128 && $status -le 192 ]] && ! exited_by_itself; then
   signal=$((status - 128))

@@ -608,6 +608,17 @@ def test_a_launcher_that_was_given_up_as_it_claimed_starts_nothing_when_it_comes
     assert (trees.path / "mark-W-starts").read_text() == "2\n"
 
 
+def test_a_launcher_that_looks_only_after_the_kill_still_says_stopped(trees: Trees) -> None:
+    script = _abandon(trees, "ready; leaf main")
+    slow = trees.path / "slow"
+    slow.write_text("trap '[[ $BASH_COMMAND != asked=* ]] || until worker_is_gone; do :; done' DEBUG\n")
+    with subprocess.Popen(["bash", str(script)], env=clean_environment(BASH_ENV=str(slow))):
+        wait_until((trees.path / "mark-W-ready").exists, "the tree")
+        answer, _ = trees.stop("--grace", "0")
+    assert [row["verdict"] for row in answer.json["stopped"]] == ["stopped"]
+    assert trees.result()["reason"] == "stopped on request"
+
+
 # --- the worker's environment ---------------------------------------------------------------
 
 
