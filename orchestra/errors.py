@@ -46,6 +46,13 @@ class BadPlan(OrchestraError):
     exit_status = USAGE
 
 
+class BadConfig(OrchestraError):
+    """The user's config file, or a variable that stands for it. `details` as of BadPlan."""
+
+    code = "bad_config"
+    exit_status = USAGE
+
+
 class BadName(OrchestraError):
     code = "bad_name"
     exit_status = USAGE

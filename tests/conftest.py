@@ -38,7 +38,7 @@ def orchestra_argv(*words: str) -> list[str]:
 def clean_environment(**extra: str) -> dict[str, str]:
     """The environment without anything that an outer orchestra may have put there."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ORCHESTRA_", "_ORCHESTRA"))}
-    return {**kept, **extra}
+    return {**kept, "XDG_CONFIG_HOME": str(Path(__file__).parent / "config"), **extra}
 
 
 class Root:

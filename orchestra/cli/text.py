@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,6 +14,8 @@ from orchestra.cli.progress import in_words
 from orchestra.engine.fanout import SpawnReport
 from orchestra.model.history import State
 from orchestra.model.snapshot import Snapshot, WorkerView
+from orchestra.model.throttle import format_figure, limit_of
+from orchestra.model.units import format_bytes
 
 _STYLE = {
     State.DONE: ("green", "✓"),
@@ -158,8 +160,10 @@ def show_story(story: dict[str, Any]) -> None:
     if "deferred" in story:
         deferred = story["deferred"]
         console.print(
-            f"  deferred since {deferred['since']} (tries: {deferred['times']}): {plain(deferred['reason'])}"
+            f"  deferred since {deferred['since']} (told {deferred['times']}×): {plain(deferred['reason'])}"
         )
+        guess = "" if deferred["expected_s"] is None else f", in about {deferred['expected_s']:g} s"
+        console.print(f"  next to start: {deferred['ahead']} before it{guess}; {plain(deferred['outlook'])}")
     for key, value in (story.get("evidence") or {}).items():
         if isinstance(value, list):
             for line in value:
@@ -175,3 +179,45 @@ def show_story(story: dict[str, Any]) -> None:
             made.add_row(row["what"], row["at"][:19], size, plain(row["path"].rpartition("/")[2]))
     console.print(made)
     console.print(f"in {plain(story['trail'][0]['path'].rpartition('/')[0])}", soft_wrap=True)
+
+
+_VERDICT = {
+    "ok": "[green]✓ ok[/]",
+    "speaks": "[bold red]✗ speaks[/]",
+    "off": "[dim]· off[/]",
+    "unknown": "[yellow]? unknown[/]",
+    "counted": "[dim]· asked for each start[/]",
+}
+
+
+def host_table(report: dict[str, Any]) -> Group:
+    """Signals, then what is held, then what would start."""
+    signals = table("signal", "now", "limit", "kind", "set by", "verdict")
+    for row in report["signals"]:
+        limit = limit_of(row["signal"])
+        now = "" if row["value"] is None else format_figure(limit, row["value"])
+        wanted = "off" if row["limit"] is None else f"{row['wants']} {format_figure(limit, row['limit'])}"
+        signals.add_row(row["signal"], now, wanted, row["kind"], row["set_by"], _VERDICT[row["verdict"]])
+    lines: list[Any] = [signals]
+    if report["held"]:
+        held = table("held for", "memory", "processes", "CPUs", "since")
+        for row in report["held"]:
+            held.add_row(plain(row["command"]), *_needs_cells(row), f"{row['age_s']:g} s ago")
+        lines += ["", held]
+    if report["known"]:
+        known = table("known of", "memory", "processes", "CPUs", "settles in")
+        for row in report["known"]:
+            known.add_row(plain(row["command"]), *_needs_cells(row), f"{row['settle_s']:g} s")
+        lines += ["", known]
+    would = report["would_start"]
+    like = f"workers of {plain(would['command'])}" if would["command"] else "workers of an unknown command"
+    each = f"{format_bytes(would['memory_bytes'])} and {would['processes']} processes each"
+    lines += ["", f"now would start: [bold]{would['workers']}[/] {like} ({each})"]
+    if would["then"]:
+        signals_then = ", ".join(row["signal"] for row in would["then"])
+        lines += [f"[dim]then would speak: {signals_then}[/]"]
+    return Group(*lines)
+
+
+def _needs_cells(row: dict[str, Any]) -> tuple[str, str, str]:
+    return format_bytes(row["memory_bytes"]), str(row["processes"]), f"{row['cpus']:g}"

@@ -48,13 +48,9 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
             story["way_out"] = f"{first}: orchestra retry {run} {name} (or {name} -- CMD)"
         story["evidence"] = evidence(observer, view)
     if record.deferral and view.state == State.DEFERRED:
-        deferral = record.deferral
-        story["deferred"] = {
-            "since": deferral.since,
-            "times": deferral.times,
-            "waits_for": deferral.signals,
-            "reason": deferral.reason,
-        }
+        from orchestra.engine.deferral import deferral_story  # asks the host
+
+        story["deferred"] = deferral_story(observer, record)
     events = Observer(observer.layout).log.read_new()
     story["events"] = [
         {"op": e.op, "at": e.at, "kind": e.kind} for e in events if e.data.get("worker") == name

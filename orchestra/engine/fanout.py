@@ -15,17 +15,21 @@ from orchestra.backend.base import Batch, Launch
 from orchestra.engine.burial import clear_away, read_mark, write_result
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.paper import Unfit, encoded, stage_trail
+from orchestra.engine.room import Room
 from orchestra.errors import Storage, Superseded
 from orchestra.host import clock
 from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, ending, facts
-from orchestra.model.throttle import Signal, describe, limits_from, pressure
+from orchestra.model.throttle import Signal, describe
 from orchestra.model.trail import Result
 from orchestra.model.verdict import Retry, Verdict
 from orchestra.store.publish import Staging, publish, read_text
 
 SIGN_OF_LIFE_S = 30.0  # a launcher that shows none by then is ended
+PACE_S = 0.05
+MOST_PACING_S = 60.0  # in one command: who calls us may have two minutes
+OVERTAKEN_S = 60.0  # for so long a deferred worker lets smaller ones pass
 GROUP = 8  # how many trails wait for the disk together
 FIRST_GROUP = 2  # few, so that the machine has launchers to run while the next trails are written
 
@@ -48,10 +52,12 @@ class Outcome(NamedTuple):
 class FanOut:
     """One batch. Outcomes are recorded at its end, whatever happens in between."""
 
-    def __init__(self, conductor: Conductor, *, throttled: bool) -> None:
+    def __init__(self, conductor: Conductor, room: Room | None) -> None:
         self.conductor = conductor
         self.layout = conductor.layout
-        self.throttled = throttled
+        self.room = room  # None: the host is not asked
+        self.refused: dict[object, list[Signal]] = {}  # by what was asked
+        self.patience_s = MOST_PACING_S
         self.before = 0  # workers of the run that were at work already
         self.holding: set[str] = set()  # those of the batch that are at work, or will be
         self.outcomes: dict[str, Outcome] = {}
@@ -97,11 +103,12 @@ class FanOut:
                     self.await_signs()
                     staging, staged = Staging(), []
                     spoke = self.pressure(record)
+                spoke = self.pace(record, spoke)
                 if spoke:
-                    self.defer(record, describe(spoke), [s.to_json() for s in spoke])
+                    self.refuse(record, spoke)
                 else:
-                    stage_trail(self.conductor, record, staging)
                     self.holding.add(record.name)
+                    stage_trail(self.conductor, record, staging)
                     staged.append(record)
         self.launch(staged, staging)
 
@@ -145,12 +152,38 @@ class FanOut:
         except Unfit as error:
             self.fail(record, str(error))
 
-    def pressure(self, record: WorkerRecord) -> list[Signal]:
-        if not self.throttled:
-            return []
-        from orchestra.host.load import look  # psutil: only where it is used
+    # --- room -------------------------------------------------------------------------------
 
-        return pressure(look(), self.before + len(self.holding), limits_from(record.entry.throttle))
+    def pressure(self, record: WorkerRecord) -> list[Signal]:
+        """What speaks against starting it now. Where nothing does, the room is its own."""
+        if self.room is None:
+            return []
+        queue, question = asks(record)
+        for key in (queue, question):
+            if key in self.refused:
+                return self.refused[key]
+        result = self.layout.attempt_result(record.name, record.attempt)
+        return self.room.take(record, self.before + len(self.holding), result)
+
+    def pace(self, record: WorkerRecord, spoke: list[Signal]) -> list[Signal]:
+        """Too many starts at a time are spread, not deferred, as long as the caller may be kept waiting."""
+        while [signal.signal for signal in spoke] == ["starts_per_s"] and self.patience_s > 0:
+            clock.pause(PACE_S)
+            self.patience_s -= PACE_S
+            spoke = self.pressure(record)
+        return spoke
+
+    def refuse(self, record: WorkerRecord, spoke: list[Signal]) -> None:
+        """Defer it; and who asks the same in this batch gets the same answer.
+
+        Smaller ones may pass, so that no room stays empty; but not one that has waited for long.
+        """
+        queue, question = asks(record)
+        self.refused[question] = spoke
+        waited_s = clock.seconds_since(record.deferral.since) if record.deferral else None
+        if waited_s is not None and waited_s > OVERTAKEN_S:
+            self.refused[queue] = spoke
+        self.defer(record, describe(spoke), [signal.to_json() for signal in spoke])
 
     # --- signs of life --------------------------------------------------------------------
 
@@ -216,7 +249,7 @@ class FanOut:
             )
         elif view.ended:
             self.outcomes[record.name] = Outcome("failed", failed_row(view), facts(view)[0])
-            self.holding.discard(record.name)
+            self.let_go(record)
         else:
             if self.batch is not None and pid is None:
                 # Its helper died: the launcher may still come up, and then it claims its attempt.
@@ -240,10 +273,14 @@ class FanOut:
     # --- outcomes ---------------------------------------------------------------------------
 
     def defer(self, record: WorkerRecord, reason: str, signals: list[dict[str, Any]]) -> None:
-        draft = Draft(OBSERVATIONS, "deferred", {**who(record), "reason": reason, "signals": signals})
         answer = {"name": record.name, "reason": reason, "signals": signals}
+        self.let_go(record)
+        if record.deferral and names_of(record.deferral.signals) == names_of(signals) != []:
+            # It waits for what it waited for: told once, or a long night would fill the log with it.
+            self.outcomes[record.name] = Outcome("deferred", answer, None)
+            return
+        draft = Draft(OBSERVATIONS, "deferred", {**who(record), "reason": reason, "signals": signals})
         self.outcomes[record.name] = Outcome("deferred", answer, draft)
-        self.holding.discard(record.name)
         with contextlib.suppress(OSError):  # the log has it; the file is for people
             publish(self.layout.brief(record.name), encoded(record.entry.brief), durable=False)
         write_result(
@@ -262,7 +299,7 @@ class FanOut:
         )
         draft = Draft(OBSERVATIONS, "ended", {**who(record), **ending(view)})
         self.outcomes[record.name] = Outcome("failed", failed_row(view), draft)
-        self.holding.discard(record.name)
+        self.let_go(record)
         clear_away(self.layout, record)
         write_result(
             self.layout,
@@ -276,6 +313,13 @@ class FanOut:
             ),
         )
 
+    def let_go(self, record: WorkerRecord) -> None:
+        """It does not run: the room that it was given is free again."""
+        if record.name in self.holding:
+            self.holding.discard(record.name)
+            if self.room is not None:
+                self.room.let_go(record.token)
+
     def excuse(self, records: list[WorkerRecord], cut_short: BaseException) -> None:
         """The batch was cut short: who was not tried is deferred; who was started is looked at next time."""
         if isinstance(cut_short, Superseded):
@@ -284,6 +328,16 @@ class FanOut:
         for record in records:
             if record.name not in self.outcomes and record.name not in self.pending:
                 self.defer(record, f"not tried: the spawn was cut short by {why}", [])
+
+
+def asks(record: WorkerRecord) -> tuple[object, object]:
+    """(who must not be overtaken by the same limits, who asks the very same)."""
+    limits = tuple(sorted(record.entry.throttle.items()))
+    return limits, (limits, record.entry.command)
+
+
+def names_of(signals: list[dict[str, Any]]) -> list[str]:
+    return [str(signal["signal"]) for signal in signals]
 
 
 def groups(records: list[WorkerRecord]) -> Iterator[list[WorkerRecord]]:

@@ -6,14 +6,15 @@ waited for, what is deferred is picked up, what failed gets the attempts it has 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut
+from orchestra.engine.pickup import Patience, has_room
 from orchestra.engine.request import wanted_of
 from orchestra.engine.retry import retry
+from orchestra.engine.room import Room
 from orchestra.engine.spawn import candidates, intend, sort_out
 from orchestra.engine.wait import Scope, wait
 from orchestra.errors import Usage
@@ -23,8 +24,7 @@ from orchestra.model.plan import Phase
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import Retry
 
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
+LONGEST_REST_S = 30.0  # before another attempt of what failed through the host's fault
 
 
 class Told(NamedTuple):
@@ -59,9 +59,10 @@ def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> Narr
         )
     finished: list[str] = []
     failed: list[str] = []
+    room = Room(conductor.layout.root) if throttled else None
     for phase in plan.phases:
         tell(Told("phase", phase.name))
-        unmended = _Phase(conductor, phase, tell, throttled).drive()
+        unmended = _Phase(conductor, phase, tell, room).drive()
         failed += unmended
         if unmended and plan.on_failure == "stop":
             return NarrateReport(finished, phase.name, failed)
@@ -70,12 +71,12 @@ def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> Narr
 
 
 class _Phase:
-    def __init__(self, conductor: Conductor, phase: Phase, tell: Tell, throttled: bool) -> None:
+    def __init__(self, conductor: Conductor, phase: Phase, tell: Tell, room: Room | None) -> None:
         self.conductor = conductor
         self.phase = phase
         self.tell = tell
-        self.throttled = throttled
-        self.pause_s = FIRST_PAUSE_S
+        self.room = room
+        self.patience = Patience()
         self.told: set[tuple[str, int, State]] = set()
         self.deferred: dict[str, tuple[str, ...]] = {}  # what spoke against a worker when that was last told
 
@@ -105,20 +106,27 @@ class _Phase:
 
     def start(self, names: tuple[str, ...]) -> None:
         waiting = [r for r in candidates(self.conductor) if r.name in names]
-        if not waiting:
+        if not has_room(self.conductor, self.room, waiting):
             return
-        report = FanOut(self.conductor, throttled=self.throttled).run(waiting)
+        report = FanOut(self.conductor, self.room).run(waiting)
         for row in [*report.spawned, *report.failed]:
             self.say(row["name"])
         if report.spawned:
-            self.pause_s = FIRST_PAUSE_S
-        else:
-            self.pause_s = min(LONGEST_PAUSE_S, self.pause_s * 2)
-        for row in report.deferred:
+            self.patience.start_over()
+        self.tell_deferred(report.deferred)
+
+    def tell_deferred(self, rows: list[dict[str, Any]]) -> None:
+        """Not at every try, and who waits for the same in one line."""
+        news: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for row in rows:
             signals = tuple(signal["signal"] for signal in row["signals"])
-            if self.deferred.get(row["name"]) != signals:  # not at every try
-                self.tell(Told("deferred", self.phase.name, None, f"{row['name']}: {row['reason']}"))
+            if self.deferred.get(row["name"]) != signals:
+                news.setdefault(signals, []).append(row)
             self.deferred[row["name"]] = signals
+        for alike in news.values():
+            more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+            text = f"{alike[0]['name']}{more}: {alike[0]['reason']}"
+            self.tell(Told("deferred", self.phase.name, None, text))
 
     def retriable(self, names: tuple[str, ...]) -> list[str]:
         """Who failed, has attempts left, and may gain by another."""
@@ -133,7 +141,7 @@ class _Phase:
     def try_again(self, names: tuple[str, ...]) -> None:
         ready = [name for name in self.retriable(names) if self.rested(name)]
         if ready:
-            report = retry(self.conductor, ready, throttled=self.throttled)
+            report = retry(self.conductor, ready, throttled=self.room is not None)
             for row in [*report.spawned, *report.failed]:
                 self.say(row["name"])
 
@@ -143,23 +151,25 @@ class _Phase:
         if record.retry != Retry.LATER:
             return True
         quiet = clock.seconds_since(record.since)
-        return quiet is None or quiet >= min(LONGEST_PAUSE_S, 5.0 * 2 ** (record.attempt - 1))
+        return quiet is None or quiet >= min(LONGEST_REST_S, 5.0 * 2 ** (record.attempt - 1))
 
     def await_change(self, names: tuple[str, ...]) -> None:
         waiting = any(self.record(n).state == State.DEFERRED for n in names) or self.retriable(names)
-        timeout_s = self.pause_s * random.uniform(0.75, 1.25) if waiting else 3600.0
+        timeout_s = self.patience.next_s() if waiting else 3600.0
         running = tuple(n for n in names if self.record(n).state == State.RUNNING)
         if not running:
-            clock.pause(min(timeout_s, LONGEST_PAUSE_S))
+            clock.pause(timeout_s)
             return
         scope = Scope(names=running, since=self.conductor.history.op, first=bool(waiting))
-        wait(
+        report = wait(
             self.conductor,
             scope,
             timeout_s=timeout_s,
             record=self.conductor.record,
             on_change=self.say_view,
         )
+        if report.outcome != "timeout":
+            self.patience.start_over()
 
     def say(self, name: str) -> None:
         record = self.record(name)

@@ -8,6 +8,7 @@ from typing import Any
 from orchestra.engine.burial import clear_away, read_mark
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut, SpawnReport
+from orchestra.engine.room import Room
 from orchestra.engine.spawn import already_row
 from orchestra.errors import Usage
 from orchestra.model.event import COMMANDS, Draft
@@ -69,5 +70,5 @@ def retry(
         ]
     )
     again = [workers[record.name] for record in failed]
-    report = FanOut(conductor, throttled=throttled).run(again)
+    report = FanOut(conductor, Room(conductor.layout.root) if throttled else None).run(again)
     return report._replace(already=already)

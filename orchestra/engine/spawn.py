@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut, SpawnReport
 from orchestra.engine.observe import Observer
+from orchestra.engine.room import Room
 from orchestra.errors import NameTaken
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State, WorkerRecord
 from orchestra.model.plan import WorkerEntry, entry_to_json
 from orchestra.model.snapshot import WorkerView
-from orchestra.model.throttle import describe, limits_from, pressure
+from orchestra.model.throttle import describe
 
 
 class Wanted(NamedTuple):
@@ -78,7 +79,7 @@ def spawn(
     """Try what was deferred, oldest first, then what is new; answer for every one."""
     new, known = sort_out(conductor, wanted)
     intend(conductor, new)
-    report = FanOut(conductor, throttled=throttled).run(candidates(conductor))
+    report = FanOut(conductor, Room(conductor.layout.root) if throttled else None).run(candidates(conductor))
     already = [conductor.view(conductor.record_of(r.name)) for r in known]
     tried = {row["name"] for row in [*report.spawned, *report.deferred, *report.failed]}
     return report._replace(already=[already_row(v) for v in already if v.record.name not in tried])
@@ -91,20 +92,17 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     at_work = sum(1 for view in views if view.state in (State.RUNNING, State.STALLED))
     again = [view.record for view in views if view.state == State.DEFERRED or view.gap]
     entries = [record.entry for record in again] + [want.entry for want in new]
-    load = None
-    if throttled and entries:
-        from orchestra.host.load import look
-
-        load = look()
+    room = Room(observer.layout.root) if throttled and entries else None
     report = SpawnReport([], [], [], [])
+    starting: list[WorkerEntry] = []
     for entry in entries:
-        spoke = pressure(load, at_work, limits_from(entry.throttle)) if load else []
+        spoke = room.ask(entry, at_work + len(starting), besides=starting) if room else []
         if spoke:
             signals = [s.to_json() for s in spoke]
             report.deferred.append({"name": entry.name, "reason": describe(spoke), "signals": signals})
         else:
             report.spawned.append({"name": entry.name})
-            at_work += 1
+            starting.append(entry)
     tried = {entry.name for entry in entries}
     rows = [already_row(view) for view in views if view.record in known and view.record.name not in tried]
     return report._replace(already=rows)
@@ -117,8 +115,8 @@ def already_row(view: WorkerView) -> dict[str, Any]:
     return row
 
 
-def candidates(conductor: Conductor) -> list[WorkerRecord]:
+def candidates(observer: Observer) -> list[WorkerRecord]:
     """What wants starting: deferred ones, oldest first, then intended ones in their order."""
-    records = conductor.history.workers.values()
+    records = observer.history.workers.values()
     deferred = sorted((r for r in records if r.state == State.DEFERRED), key=lambda r: (r.since, r.op))
     return deferred + [r for r in records if r.state == State.SPAWNING]

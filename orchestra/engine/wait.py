@@ -26,6 +26,7 @@ class Scope(NamedTuple):
     phase: str | None = None
     since: int | None = None
     keep_going: bool = False
+    drain: bool = False  # deferred workers are being started: to wait for them is no waste
     first: bool = False  # come back as soon as any one of them has ended
 
 
@@ -201,7 +202,8 @@ class _Wait:
             return "failed" if failed else "ended"
         if self.scope.first and any(view.ended and self.counts(view) for view in views):
             return "ended"
-        if all(view.state in (State.DEFERRED, State.PLANNED) or view.gap for view in waiting):
+        idle = (State.PLANNED,) if self.scope.drain else (State.DEFERRED, State.PLANNED)
+        if all(view.state in idle or (view.gap and not self.scope.drain) for view in waiting):
             return "blocked" if not self.observer.conducted() else None
         return None
 

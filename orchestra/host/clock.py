@@ -34,6 +34,11 @@ def seconds_since(at: str) -> float | None:
     return time.time() - whole - fraction
 
 
+def since_boot() -> float:
+    """Seconds since the machine came up, sleep included: the same for every process of it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 monotonic = time.monotonic
 wall = time.time
 pause = time.sleep

@@ -25,6 +25,7 @@ from orchestra.model.plan import (
     check_expected_file,
     parse_expect,
 )
+from orchestra.model.throttle import LIMITS, NAMED
 from orchestra.model.yaml_tree import At, Pairs, Scalar, Tree, read_tree
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ def parse_plan(text: str, *, file: str) -> Plan:
         stall_s=_optional(root, "stall", values.duration_or_off, DEFAULT_STALL_S),
         retries=_optional(root, "retries", values.whole, 0),
         on_failure=_optional(root, "on_failure", _on_failure, "stop"),
-        throttle=_optional(root, "throttle", _throttle, {}),
+        throttle=_optional(root, "throttle", throttle, {}),
         phases=_required(root, "phases", "the plan", _phases_reader(seen), _PLAN_HINT),
         positions=seen.briefs,
     )
@@ -84,6 +85,21 @@ def parse_workers_and_positions(
         root = _required(fields, "workers", "the list", _as_is, hint)
     seen = _Seen()
     return _workers(root, seen), seen.briefs
+
+
+def parse_config(text: str, *, file: str) -> Throttle:
+    """The limits in a config file: `throttle: {…}`, as in a plan."""
+    tree = read_tree(text, file=file)
+    if tree is None or (isinstance(tree, Scalar) and values.is_null(tree)):  # nothing but comments
+        return {}
+    hint = "write throttle: {max_workers: 8}"
+    fields = values.mapping(tree, "the config file", ("throttle",), hint)
+    return _optional(fields, "throttle", throttle, {})
+
+
+def parse_limits(text: str, *, file: str) -> Throttle:
+    """Limits by themselves: `{max_workers: 8, load_per_cpu: off}`."""
+    return throttle(_root(text, file, "the throttle", "write {max_workers: 8}"), "the throttle")
 
 
 class _Seen:
@@ -165,7 +181,7 @@ def _worker(tree: Tree, seen: _Seen) -> WorkerEntry:
         stall_s=_optional(fields, "stall", values.duration, None),
         retries=_optional(fields, "retries", values.whole, None),
         expect=_optional(fields, "expect", _expects, ()),
-        throttle=_optional(fields, "throttle", _throttle, {}),
+        throttle=_optional(fields, "throttle", throttle, {}),
     )
 
 
@@ -215,20 +231,33 @@ def _on_failure(tree: Tree, what: str) -> Literal["stop", "continue"]:
             raise tree.at.bad(f"on_failure cannot be {shown(other)}", "write stop or continue")
 
 
-_THROTTLE: dict[str, Callable[[Tree, str], float]] = {
-    "memory_available": values.size_above_0,
-    "max_workers": values.whole_above_0,
-    "load_per_cpu": values.number_above_0,
-    "disk_queue": values.number_above_0,
+_FIGURES: dict[str, Callable[[Tree, str], float]] = {
+    "bytes": values.size_above_0,
+    "bytes/s": values.size_above_0,
+    "%": values.number_above_0,
+    "count": values.whole_above_0,
+    "number": values.number_above_0,
 }
 
 
-def _throttle(tree: Tree, what: str) -> Throttle:
-    fields = values.mapping(tree, what, tuple(_THROTTLE), "write {memory_available: 2GiB, max_workers: 8}")
-    return {
-        key: None if values.is_off(value) else _THROTTLE[key](value, f"throttle: {key}")
-        for key, value in fields.values.items()
-    }
+def throttle(tree: Tree, what: str) -> Throttle:
+    """Limits by their key; `processes: {NAME: N}` gives `processes.NAME`."""
+    fields = values.mapping(
+        tree, what, (*LIMITS, "processes"), "write {memory_available: 2GiB, max_workers: 8}"
+    )
+    found: Throttle = {}
+    for key, value in fields.values.items():
+        if key == "processes":
+            named = values.mapping(value, "throttle: processes", None, "write {claude: 20}")
+            for name, most in named.values.items():
+                found[NAMED + name] = _figure("count", most, f"throttle: processes: {name}")
+        else:
+            found[key] = _figure(LIMITS[key].unit, value, f"throttle: {key}")
+    return found
+
+
+def _figure(unit: str, tree: Tree, what: str) -> float | None:
+    return None if values.is_off(tree) else _FIGURES[unit](tree, what)
 
 
 def _expects(tree: Tree, what: str) -> tuple[Expect, ...]:

@@ -2,73 +2,144 @@
 
 Being short of room is an answer with figures, never an error. The rules:
 
-1. A limit that is off (None) never speaks.
-2. Memory is hard: below its limit nothing starts.
-3. CPU load, disk queue and the number of workers are soft or counted: load and queue never
-   keep the first worker from running when none runs.
+1. A limit that is off (None) never speaks, nor does a figure that cannot be read here.
+2. Hard limits (memory, disk space, head-room): below them nothing starts.
+3. Counted limits (workers, processes, starts per second) hold for the one that is asked about, too.
+4. Soft limits (pressure, load, queues) never keep the first worker of a run from running.
+5. What those that have just started will still take, and what this one will, is counted against
+   every limit that it touches; but like rule 4, not against the first.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+MIB = 1024.0**2
+
+Figures = Mapping[str, float]
+"""One look at the host, by the limit that each belongs to; what cannot be read is missing."""
+
+NAMED = "processes."
+"""Before a program's name: how many processes of that name this user may have."""
 
 
-class HostLoad(NamedTuple):
-    """One look at the host."""
+class Limit(NamedTuple):
+    """One limit that a plan may set. `default` of None: off."""
 
-    memory_available: int  # bytes
-    load_per_cpu: float  # load average over one minute, divided by the number of CPUs
-    disk_queue: float  # requests in flight, on the busiest disk
+    key: str
+    kind: Literal["hard", "counted", "soft"]
+    wants: Literal["at least", "at most"]
+    unit: Literal["bytes", "bytes/s", "%", "count", "number"]
+    default: float | None
+    what: str
 
 
-class Limits(NamedTuple):
-    """None: off."""
-
-    memory_available: float | None = 512 * 1024**2  # at least
-    load_per_cpu: float | None = 8.0  # at most
-    disk_queue: float | None = 128  # at most
-    max_workers: float | None = 64  # of this run, at work at the same time
+LIMITS: dict[str, Limit] = {
+    limit.key: limit
+    for limit in (
+        Limit("memory_available", "hard", "at least", "bytes", 512 * MIB, "memory available"),
+        Limit("disk_free", "hard", "at least", "bytes", 256 * MIB, "free on the run's disk"),
+        Limit("tmp_free", "hard", "at least", "bytes", 128 * MIB, "free for temporary files"),
+        Limit("pids_free", "hard", "at least", "count", 128, "processes that may still be started"),
+        Limit("files_free", "hard", "at least", "count", 64, "files that may still be opened"),
+        Limit("max_workers", "counted", "at most", "count", 64, "workers at work"),
+        Limit("worker_processes", "counted", "at most", "count", 1024, "processes of workers"),
+        Limit("starts_per_s", "counted", "at most", "number", 20, "starts in the last second"),
+        Limit("load_per_cpu", "soft", "at most", "number", 8.0, "runnable tasks per CPU"),
+        Limit("cpu_pressure", "soft", "at most", "%", 98.0, "time in which tasks waited for a CPU"),
+        Limit("memory_pressure", "soft", "at most", "%", 20.0, "time in which tasks waited for memory"),
+        Limit("swap_rate", "soft", "at most", "bytes/s", 16 * MIB, "swapped"),
+        Limit("io_pressure", "soft", "at most", "%", 90.0, "time in which all tasks waited for a disk"),
+        Limit("disk_queue", "soft", "at most", "number", 128, "requests in flight on the busiest disk"),
+    )
+}
 
 
 class Signal(NamedTuple):
-    """One limit that was passed."""
+    """One limit that spoke. `value`: what is measured, with what is held and what this one needs."""
 
     signal: str
     value: float
     limit: float
+    measured: float
+    held: float = 0.0  # by those that have just started
+    needs: float = 0.0  # by this one
 
     def to_json(self) -> dict[str, Any]:
-        return self._asdict()
+        told = {"signal": self.signal, "value": self.value, "limit": self.limit}
+        if self.held or self.needs:
+            told |= {"measured": self.measured, "held": self.held, "needs": self.needs}
+        return told
 
 
-def limits_from(overrides: dict[str, float | None]) -> Limits:
-    """The defaults with a plan's or a worker's own limits laid over them."""
-    return Limits()._replace(**overrides)
+def limit_of(key: str) -> Limit:
+    if key.startswith(NAMED):
+        return Limit(key, "counted", "at most", "count", None, f"processes named {key.removeprefix(NAMED)}")
+    return LIMITS[key]
 
 
-def pressure(load: HostLoad, workers: int, limits: Limits) -> list[Signal]:
-    """Every limit that speaks against one more worker, given how many run; empty: go ahead."""
+def limits_from(*overrides: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The defaults, with each of these laid over what stands before it."""
+    limits = {limit.key: limit.default for limit in LIMITS.values()}
+    for override in overrides:
+        limits.update(override)
+    return limits
+
+
+def pressure(
+    figures: Figures,
+    limits: Mapping[str, float | None],
+    *,
+    first: bool,
+    held: Figures,
+    needs: Figures,
+) -> list[Signal]:
+    """Every limit that speaks against one more worker; empty: go ahead.
+
+    `first`: none of its run is at work. `held`, `needs`: amounts by the limit that they touch.
+    """
     spoke: list[Signal] = []
-    if limits.memory_available is not None and load.memory_available < limits.memory_available:
-        spoke.append(Signal("memory_available", load.memory_available, limits.memory_available))
-    if limits.max_workers is not None and workers >= limits.max_workers:
-        spoke.append(Signal("max_workers", workers, limits.max_workers))
-    if workers > 0:
-        if limits.load_per_cpu is not None and load.load_per_cpu > limits.load_per_cpu:
-            spoke.append(Signal("load_per_cpu", round(load.load_per_cpu, 2), limits.load_per_cpu))
-        if limits.disk_queue is not None and load.disk_queue > limits.disk_queue:
-            spoke.append(Signal("disk_queue", load.disk_queue, limits.disk_queue))
+    for key, wanted in limits.items():
+        measured = figures.get(key)
+        if wanted is None or measured is None:
+            continue
+        limit = limit_of(key)
+        if first and limit.kind == "soft":
+            continue
+        holds, takes = (0.0, 0.0) if first else (held.get(key, 0.0), needs.get(key, 0.0))
+        sign = 1.0 if limit.wants == "at most" else -1.0
+        value = measured + sign * (holds + takes)
+        if sign * (value - wanted) > 0 or (limit.kind == "counted" and value >= wanted):
+            spoke.append(Signal(key, *(round(n, 2) for n in (value, wanted, measured, holds, takes))))
     return spoke
 
 
 def describe(spoke: list[Signal]) -> str:
     """One sentence with every figure."""
-    from orchestra.model.units import format_bytes
+    return "no room now: " + "; ".join(describe_one(signal) for signal in spoke)
 
-    def one(s: Signal) -> str:
-        if s.signal == "memory_available":
-            return f"memory available {format_bytes(s.value)}, at least {format_bytes(s.limit)} wanted"
-        what = {"max_workers": "workers at work", "load_per_cpu": "load per CPU", "disk_queue": "disk queue"}
-        return f"{what.get(s.signal, s.signal)} {s.value:g}, at most {s.limit:g} allowed"
 
-    return "no room now: " + "; ".join(one(s) for s in spoke)
+def describe_one(spoke: Signal) -> str:
+    limit = limit_of(spoke.signal)
+
+    def shown(value: float) -> str:
+        return format_figure(limit, value)
+
+    text = f"{limit.what} {shown(spoke.measured)}"
+    shares = []
+    if spoke.held:
+        shares.append(f"{shown(spoke.held)} held for those that have just started")
+    if spoke.needs:
+        shares.append(f"{shown(spoke.needs)} for this one")
+    wanted = "wanted" if limit.wants == "at least" else "allowed"
+    return ", ".join([text, *shares, f"{limit.wants} {shown(spoke.limit)} {wanted}"])
+
+
+def format_figure(limit: Limit, value: float) -> str:
+    if limit.unit.startswith("bytes"):
+        from orchestra.model.units import format_bytes
+
+        return format_bytes(value) + limit.unit.removeprefix("bytes")
+    percent = "%" if limit.unit == "%" else ""
+    return f"{value:.12g}{percent}" if value == int(value) else f"{value:.3g}{percent}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 
 class Layout:
@@ -20,6 +21,7 @@ class Layout:
         self.lock_claim = f"{run_dir}/.narrator.claim"
         self.damaged = f"{run_dir}/events.damaged"
         self.attempts = f"{run_dir}/attempts"
+        self.root = os.path.dirname(run_dir)
 
     def brief(self, worker: str) -> str:
         return f"{self.run_dir}/brief-{worker}.md"
@@ -108,3 +110,14 @@ class Layout:
             (self.brief(worker), f"{there}/brief.md"),
             (self.mark(worker), f"{there}/pid.json"),
         ]
+
+
+class Notes(NamedTuple):
+    """What is kept with the root, beside its runs. A run id never begins with a dot."""
+
+    needs: str  # what workers took, by command
+    holds: str  # who has just started
+
+
+def notes_of(root: str) -> Notes:
+    return Notes(f"{root}/.orchestra/needs.json", f"{root}/.orchestra/holds.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from orchestra.cli.options import MOST_ALERTS, Phase, Run, complete_worker, seco
 from orchestra.cli.progress import Tally, in_words, working
 from orchestra.cli.session import Session
 from orchestra.engine.observe import Observer
-from orchestra.engine.wait import Scope, wait
+from orchestra.engine.wait import Scope, WaitReport, wait
 from orchestra.model.advice import next_steps
 from orchestra.model.history import State
 from orchestra.model.snapshot import WorkerView
@@ -38,6 +39,10 @@ def wait_(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Wait for all, also when one fails.")
     ] = False,
+    drain: Annotated[
+        bool,
+        typer.Option("--drain", help="Start deferred workers as soon as the host has room, oldest first."),
+    ] = False,
     follow: Annotated[
         bool, typer.Option("--follow", help="Tell each change as it comes, one line each.")
     ] = False,
@@ -55,7 +60,7 @@ def wait_(
     observer = Observer(layout).open()
 
     gc.enable()  # unlike most calls, this one may last
-    scope = Scope(tuple(only or ()), phase, since, keep_going)
+    scope = Scope(tuple(only or ()), phase, since, keep_going, drain)
     with working(session, "waiting") as show:
         tally = Tally()
 
@@ -64,7 +69,10 @@ def wait_(
             if follow:
                 tell_line(session, view)
 
-        report = wait(observer, scope, timeout_s=timeout, on_change=tell)
+        if drain:
+            report = drained(session, observer, scope, timeout, tell)
+        else:
+            report = wait(observer, scope, timeout_s=timeout, on_change=tell)
     snapshot = observer.snapshot()
     steps = next_steps(session.words, snapshot, observer.history.plan)
     counts = {state.value: 0 for state in State}
@@ -96,6 +104,26 @@ def wait_(
 MOST_ROWS = 100
 
 
+def drained(
+    session: Session, observer: Observer, scope: Scope, timeout_s: float, tell: Callable[[WorkerView], None]
+) -> WaitReport:
+    """The run is held only while workers are being started."""
+    from orchestra.engine.conduct import conduct, refuse_inside_worker
+    from orchestra.engine.fanout import FanOut
+    from orchestra.engine.pickup import drain
+    from orchestra.engine.room import Room
+    from orchestra.engine.spawn import candidates
+
+    refuse_inside_worker(session.verb)
+
+    def start(names: list[str]) -> None:
+        with conduct(observer.layout, session.narrator) as conductor:
+            waiting = [record for record in candidates(conductor) if record.name in names]
+            FanOut(conductor, Room(observer.layout.root)).run(waiting)
+
+    return drain(observer, scope, timeout_s=timeout_s, start=start, on_change=tell)
+
+
 def tell_line(session: Session, view: WorkerView) -> None:
     """One change, as it comes."""
     if session.as_json:
@@ -120,4 +148,5 @@ def wait_again(words: str, op: int, scope: Scope) -> str:
     parts += [f"--phase {scope.phase}"] if scope.phase else []
     parts += [f"--for {name}" for name in scope.names]
     parts += ["--keep-going"] if scope.keep_going else []
+    parts += ["--drain"] if scope.drain else []
     return " ".join(parts)

@@ -1,0 +1,105 @@
+"""Deferred workers are picked up as soon as there is room, oldest first.
+
+The host is looked at on every end of a worker, and between them after pauses that grow and are
+never quite alike, so that many who wait do not all come at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+
+from orchestra.engine.fanout import asks
+from orchestra.engine.observe import Observer
+from orchestra.engine.room import Room
+from orchestra.engine.spawn import candidates
+from orchestra.engine.wait import Scope, WaitReport, names_in_scope, wait
+from orchestra.errors import NarratorAlreadyActive
+from orchestra.host import clock
+from orchestra.model.history import State, WorkerRecord
+from orchestra.model.snapshot import WorkerView
+
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 5.0  # a look takes some milliseconds
+
+
+class Patience:
+    """The pauses between two looks at the host."""
+
+    def __init__(self) -> None:
+        self.pause_s = FIRST_PAUSE_S
+
+    def next_s(self) -> float:
+        pause_s = self.pause_s * random.uniform(0.75, 1.25)
+        self.pause_s = min(LONGEST_PAUSE_S, self.pause_s * 1.5)
+        return pause_s
+
+    def start_over(self) -> None:
+        self.pause_s = FIRST_PAUSE_S
+
+
+def has_room(observer: Observer, room: Room | None, waiting: list[WorkerRecord]) -> bool:
+    """Whether any of these could start now; asked once for all that would ask the same."""
+    if room is None or any(record.state != State.DEFERRED for record in waiting):
+        return bool(waiting)
+    at_work = sum(1 for record in observer.history.workers.values() if record.state == State.RUNNING)
+    alike = {asks(record): record.entry for record in reversed(waiting)}
+    return any(not room.ask(entry, at_work) for entry in alike.values())
+
+
+def drain(
+    observer: Observer,
+    scope: Scope,
+    *,
+    timeout_s: float,
+    start: Callable[[list[str]], None],
+    on_change: Callable[[WorkerView], None] | None = None,
+) -> WaitReport:
+    """Wait, and start what is deferred as soon as there is room.
+
+    `start` takes names and holds the run's lock while it starts them; where another narrator
+    has it, that one is left to it. Raises as `wait` does.
+    """
+    deadline = clock.monotonic() + timeout_s
+    room, patience = Room(observer.layout.root), Patience()
+    tell = _once(on_change)
+    while True:
+        waiting = _waiting(observer, scope)
+        if waiting and has_room(observer, room, waiting):
+            with contextlib.suppress(NarratorAlreadyActive):
+                start([record.name for record in waiting])
+                patience.start_over()
+            observer.refresh()
+        report = wait(observer, scope, timeout_s=0, on_change=tell)
+        left_s = deadline - clock.monotonic()
+        if report.outcome != "timeout" or left_s <= 0:
+            return report
+        pause_s = min(left_s, patience.next_s()) if _waiting(observer, scope) else left_s
+        at_work = tuple(v.record.name for v in report.views if v.state in (State.RUNNING, State.STALLED))
+        if not at_work:
+            clock.pause(pause_s)
+            continue
+        change = Scope(at_work, since=observer.history.op, keep_going=True, first=True)
+        if wait(observer, change, timeout_s=pause_s, on_change=tell).outcome != "timeout":
+            patience.start_over()
+
+
+def _waiting(observer: Observer, scope: Scope) -> list[WorkerRecord]:
+    names = set(names_in_scope(observer, scope))
+    return [record for record in candidates(observer) if record.name in names]
+
+
+def _once(tell: Callable[[WorkerView], None] | None) -> Callable[[WorkerView], None] | None:
+    """Each change told once, however often one looks."""
+    if tell is None:
+        return None
+    told: set[tuple[str, int, State]] = set()
+
+    def tell_once(view: WorkerView) -> None:
+        key = (view.record.name, view.record.attempt, view.state)
+        if key not in told:
+            told.add(key)
+            tell(view)
+
+    return tell_once

@@ -1,0 +1,140 @@
+"""Reservations: what workers that have just started will still take, judged by what such workers took before.
+
+A worker's use is learned from looks at its process tree. It is *settled* once its memory has not
+risen for a while; only what settled workers used is taken for what such workers need. Until then
+a worker holds the difference between that and what it uses already.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from orchestra.model.throttle import MIB
+from orchestra.model.usage import Usage
+
+REMEMBERED = 16  # workers of one command; older ones are forgotten
+RISE = 1.1  # less than a tenth more is no rise
+LONGEST_SETTLE_S = 60.0
+
+
+class Needs(NamedTuple):
+    """What a worker takes: bytes at its peak, processes, CPUs; and how long it takes to get there."""
+
+    memory: float
+    processes: float
+    cpus: float
+    settle_s: float
+
+
+UNKNOWN = Needs(400 * MIB, 4, 0.25, 10.0)
+"""An agent of the usual kind, where nothing is known of a command."""
+
+
+class Seen(NamedTuple):
+    """What was seen of one worker so far. Ages are seconds since its start."""
+
+    token: str
+    memory: float
+    processes: float
+    cpus: float
+    rose_s: float  # age at the last rise of its memory
+    seen_s: float  # age at the last look
+
+    @property
+    def settled(self) -> bool:
+        return self.seen_s - self.rose_s >= max(1.0, self.rose_s / 4)
+
+
+Known = dict[str, list[list[Any]]]
+"""What was seen of the latest workers, by command (`Seen` as a list)."""
+
+
+def known_from(value: dict[str, Any]) -> Known:
+    """What a note says, without what is no such thing."""
+    return {
+        key: [row for row in rows if _is_seen(row)] for key, rows in value.items() if isinstance(rows, list)
+    }
+
+
+def _is_seen(row: Any) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == len(Seen._fields)
+        and isinstance(row[0], str)
+        and all(isinstance(number, int | float) for number in row[1:])
+    )
+
+
+class Hold(NamedTuple):
+    """A worker that has just been started, or is about to be."""
+
+    token: str
+    command: tuple[str, ...]
+    at: float  # seconds since the machine came up
+    result: str  # the path of its result: once that is there, it holds nothing
+
+
+def keys(command: Iterable[str]) -> tuple[str, str]:
+    """The command as it was asked for, and its program alone."""
+    words = list(command)
+    return shlex.join(words)[:500], (words or [""])[0]
+
+
+def learn(known: Known, command: Iterable[str], token: str, use: Usage, age_s: float) -> None:
+    """One more look at a worker, `age_s` after its start."""
+    for key in dict.fromkeys(keys(command)):
+        rows = known.setdefault(key, [])
+        before = next((Seen(*row) for row in rows if row[0] == token), Seen(token, 0, 0, 0, age_s, 0))
+        rose = use.memory > before.memory * RISE
+        seen = Seen(
+            token,
+            max(before.memory, use.memory),
+            max(before.processes, use.processes),
+            max(before.cpus, use.cpu_s / age_s if age_s >= 1 else 0),
+            age_s if rose else before.rose_s,
+            age_s,
+        )
+        others = [row for row in rows if row[0] != token]
+        rows[:] = [*others[1 - REMEMBERED :], list(seen)]
+
+
+def needs_of(known: Known, command: Iterable[str]) -> Needs:
+    """The most that the latest settled workers of this command took; else of its program; else a guess."""
+    for key in keys(command):
+        settled = [seen for row in known.get(key, ()) if (seen := Seen(*row)).settled]
+        if settled:
+            return Needs(
+                max(seen.memory for seen in settled),
+                max(seen.processes for seen in settled),
+                max(seen.cpus for seen in settled),
+                min(LONGEST_SETTLE_S, max(1.0, 1.25 * max(seen.rose_s for seen in settled))),
+            )
+    return UNKNOWN
+
+
+def touched(needs: Needs, cpus: float) -> dict[str, float]:
+    """Needs, by the limit that they count against, on a machine with so many CPUs."""
+    return {
+        "memory_available": needs.memory,
+        "worker_processes": needs.processes,
+        "pids_free": needs.processes,
+        "load_per_cpu": needs.cpus / cpus,
+    }
+
+
+def outstanding(hold: Hold, needs: Needs, use: Usage | None, now: float) -> Needs | None:
+    """What a worker will still take; None once it has settled."""
+    age_s = now - hold.at
+    if age_s > needs.settle_s or age_s < 0:  # of an earlier boot
+        return None
+    if use is None or not use.processes:
+        return needs
+    cpus = use.cpu_s / max(age_s, 0.1)
+    return Needs(
+        max(0.0, needs.memory - use.memory),
+        max(0.0, needs.processes - use.processes),
+        max(0.0, needs.cpus - cpus),
+        needs.settle_s,
+    )

@@ -1,0 +1,74 @@
+"""Small notes that are kept with the root, beside its runs: best effort, and gone at any time without harm.
+
+What must stay true: a note is one JSON object; whoever changes it holds an OS lock on it; one that
+cannot be read, torn by a power cut, say, is as good as empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+PATIENCE_S = 1.0  # for whoever holds the note; a change takes milliseconds
+
+
+class Note:
+    """One note, by its path."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Any]:
+        try:
+            with open(self.path, "rb") as file:
+                return _parse(file.read())
+        except OSError:
+            return {}
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[dict[str, Any]]:
+        """The note's value, to be changed in place; written at the end. What cannot be written is let be."""
+        with contextlib.ExitStack() as held:
+            fd = None
+            with contextlib.suppress(OSError):
+                os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+                fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                held.callback(os.close, fd)
+                _lock(fd)
+            before = b"" if fd is None else _read_all(fd)
+            value = _parse(before)
+            yield value
+            after = json.dumps(value, separators=(",", ":")).encode()
+            if fd is not None and after != before:
+                with contextlib.suppress(OSError):
+                    os.pwrite(fd, after, 0)
+                    os.ftruncate(fd, len(after))
+
+
+def _lock(fd: int) -> None:
+    """Who cannot have it goes on without: a note is no truth."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.002)
+
+
+def _read_all(fd: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+    return b""
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
