@@ -100,8 +100,11 @@ class Room:
         recent = sum(1 for row in rows if 0 <= now - row["at"] < 1.0)
         held: dict[str, float] = {}
         for row in rows:
-            # Who came after the look was not seen yet, and will take all that it needs.
-            rest = sight.rests.get(row["token"]) or self._needs(row["command"])
+            rest = sight.rests.get(row["token"])
+            if rest is None:  # it came after the look: it will take all that it needs
+                rest = self._needs(row["command"])
+                name = NAMED + os.path.basename((row["command"] or [""])[0])
+                held[name] = held.get(name, 0.0) + 1
             for key, amount in touched(rest, self.cpus).items():
                 held[key] = held.get(key, 0.0) + amount
         return pressure(

@@ -39,8 +39,8 @@ LIMITS: dict[str, Limit] = {
     limit.key: limit
     for limit in (
         Limit("memory_available", "hard", "at least", "bytes", 512 * MIB, "memory available"),
-        Limit("disk_free", "hard", "at least", "bytes", 256 * MIB, "free on the run's disk"),
-        Limit("tmp_free", "hard", "at least", "bytes", 128 * MIB, "free for temporary files"),
+        Limit("disk_free", "hard", "at least", "bytes", 128 * MIB, "free on the run's disk"),
+        Limit("tmp_free", "hard", "at least", "bytes", 32 * MIB, "free for temporary files"),
         Limit("pids_free", "hard", "at least", "count", 128, "processes that may still be started"),
         Limit("files_free", "hard", "at least", "count", 64, "files that may still be opened"),
         Limit("max_workers", "counted", "at most", "count", 64, "workers at work"),

@@ -1,0 +1,234 @@
+"""Real pressure, made by real processes: the right signal is named, and who waited starts when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until
+from throttle.groups import group, inside
+
+from orchestra.model.history import State
+
+MIB = 1 << 20
+SPINNER = ["nice", "-n", "19", "sh", "-c", "while :; do :; done"]
+HOG = "import sys, time; held = b'x' * (int(sys.argv[1]) << 20); print('full', flush=True); time.sleep(300)"
+
+
+@contextlib.contextmanager
+def pressing(argvs: list[list[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that press until the end of the block."""
+    pressed = [
+        subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True) for argv in argvs
+    ]
+    try:
+        yield pressed
+    finally:
+        for process in pressed:
+            process.kill()
+            process.communicate()
+
+
+def workers(count: int, command: list[str], **throttle: Any) -> str:
+    rows = [
+        {"name": f"W{i}", "brief": "b", "command": command, "throttle": throttle} for i in range(1, count + 1)
+    ]
+    return json.dumps(rows)
+
+
+def spawn(root: Root, rows: str, *words: str) -> Answer:
+    return root("spawn", "r", "--from", "-", *words, stdin=rows)
+
+
+def signals(answer: Answer, name: str) -> list[str]:
+    [row] = [row for row in answer.json["deferred"] if row["name"] == name]
+    return [signal["signal"] for signal in row["signals"]]
+
+
+def call_inside(place: Path, root: Root, *words: str, stdin: str = "") -> Answer:
+    done = subprocess.run(
+        inside(place, orchestra_argv(*words)),
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp)),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    return Answer(done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stdout, done.stderr)
+
+
+def test_spinning_cpus_let_one_run_and_the_next_wait_until_they_stop(root: Root) -> None:
+    root.init("r")
+    with pressing([SPINNER] * 16 * (os.cpu_count() or 1)):  # more than other tests could be
+        first = spawn(root, workers(2, ["sleep", "60"], load_per_cpu=12))
+        assert (first.code, first.names("spawned")) == (4, ["W1"])
+        assert signals(first, "W2") == ["load_per_cpu"]
+        [told] = first.json["deferred"][0]["signals"]
+        assert told["value"] > told["limit"] == 12
+    answer = wait_until(lambda: (a := root("spawn", "r")).names("spawned") and a, "room")
+    assert answer.names("spawned") == ["W2"]
+    root("stop", "r", "--grace", "0")
+
+
+def test_pressure_stall_information_is_heard(root: Root) -> None:
+    if not os.path.exists("/proc/pressure/cpu"):
+        pytest.skip("NOT RUN: this kernel has no pressure stall information")
+    root.init("r")
+    spinners = 4 * (os.cpu_count() or 1)
+    with pressing([SPINNER] * spinners):
+        wait_until(lambda: _pressure() > 20, "pressure on the CPUs")
+        answer = spawn(root, workers(2, ["sleep", "60"], cpu_pressure=5))
+        assert (answer.names("spawned"), signals(answer, "W2")) == (["W1"], ["cpu_pressure"])
+    root("stop", "r", "--grace", "0")
+
+
+def _pressure() -> float:
+    return float(Path("/proc/pressure/cpu").read_text().split("avg10=")[1].split()[0])
+
+
+def test_in_a_container_its_own_memory_counts_and_drain_starts_who_waited(root: Root) -> None:
+    root.init("r")
+    with group("memory", "memory.limit_in_bytes", 400 * MIB) as place:
+        rows = workers(1, ["true"], memory_available="200MiB")
+        with pressing([inside(place, [sys.executable, "-c", HOG, "280"])]) as [hog]:
+            assert hog.stdout and hog.stdout.readline() == "full\n"
+            answer = call_inside(place, root, "spawn", "r", "--from", "-", stdin=rows)
+            assert signals(answer, "W1") == ["memory_available"]  # hard: not even the first
+            assert answer.json["deferred"][0]["signals"][0]["value"] < 200 * MIB
+            drain = subprocess.Popen(
+                inside(place, orchestra_argv("wait", "r", "--drain", "--timeout", "60")),
+                env=clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp)),
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            with pytest.raises(subprocess.TimeoutExpired):
+                drain.wait(1.5)
+            assert root.worker("r", "W1")["state"] == State.DEFERRED
+        said, _ = drain.communicate(timeout=60)
+    assert (drain.returncode, json.loads(said)["counts"]["done"]) == (0, 1)
+
+
+def test_a_crowd_of_processes_leaves_no_head_room(root: Root) -> None:
+    root.init("r")
+    with group("pids", "pids.max", 100) as place:
+        crowd = "for i in $(seq 60); do sleep 300 & done; echo full; wait"
+        rows = workers(1, ["true"], pids_free=50)
+        with pressing([inside(place, ["bash", "-c", crowd])]) as [crowded]:
+            assert crowded.stdout and crowded.stdout.readline() == "full\n"
+            answer = call_inside(place, root, "spawn", "r", "--from", "-", stdin=rows)
+            assert signals(answer, "W1") == ["pids_free"]
+            for pid in (place / "cgroup.procs").read_text().split():
+                if int(pid) != crowded.pid:
+                    os.kill(int(pid), 9)
+        answer = call_inside(place, root, "spawn", "r")
+        assert answer.names("spawned") == ["W1"]
+
+
+def test_a_full_disk_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], check=False)
+    if mounted.returncode:
+        pytest.skip("NOT RUN: no file system can be mounted here")
+    try:
+        root = Root(place / "runs")
+        root.init("r")
+        (place / "filler").write_bytes(b"x" * 40 * MIB)
+        answer = spawn(root, workers(1, ["true"], disk_free="30MiB", tmp_free="off"))
+        assert signals(answer, "W1") == ["disk_free"]
+        (place / "filler").unlink()
+        assert root("spawn", "r").names("spawned") == ["W1"]
+        assert root("wait", "r").code == 0
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_with_every_soft_limit_spent_one_runs_at_a_time(root: Root) -> None:
+    spent = {
+        "load_per_cpu": 0.0001,
+        "cpu_pressure": 0.0001,
+        "io_pressure": 0.0001,
+        "memory_pressure": 0.0001,
+        "disk_queue": 0.0001,
+    }
+    busy = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done"  # so that there is a load to speak of
+    names = [f"W{i}" for i in range(1, 5)]
+    plan = {
+        "command": ["sh", "-c", busy],
+        "throttle": spent,
+        "phases": [{"name": "p", "workers": [{"name": name, "brief": "b"} for name in names]}],
+    }
+    path = root.path.parent / "plan.yaml"
+    path.write_text(json.dumps(plan))
+    with pressing([SPINNER] * 2):
+        answer = root("run", str(path), "--run", "r")
+    assert (answer.code, answer.json["counts"]["done"]) == (0, 4)
+    at_work = most = 0
+    for event in root.events("r"):
+        at_work += {"spawned": 1, "ended": -1}.get(event["kind"], 0)
+        most = max(most, at_work)
+    assert most == 1
+
+
+def test_too_many_starts_at_a_time_are_spread_and_nobody_is_deferred(root: Root) -> None:
+    root.init("r")
+    began = time.monotonic()
+    answer = spawn(root, workers(9, ["true"], starts_per_s=3))
+    assert (answer.code, len(answer.names("spawned"))) == (0, 9)
+    assert time.monotonic() - began >= 2.0
+    assert root("wait", "r").code == 0
+
+
+def test_processes_of_a_name_are_counted_over_all_runs(root: Root, tmp_path: Path) -> None:
+    program = tmp_path / "claudette"
+    program.symlink_to("/bin/sleep")
+    rows = workers(2, [str(program), "60"])
+    rows = rows.replace('"throttle": {}', '"throttle": {"processes": {"claudette": 1}}')
+    root.init("r")
+    assert spawn(root, rows, "--dry-run").names("spawned") == ["W1"]
+    with pressing([[str(program), "300"]]) as [process]:
+        wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "claudette\n", "its name")
+        answer = spawn(root, rows)
+        assert signals(answer, "W1") == ["processes.claudette"]
+    assert root("spawn", "r").names("spawned") == ["W1"]
+    root("stop", "r", "--grace", "0")
+
+
+def test_who_has_just_started_holds_what_it_will_need_also_against_another_run(root: Root) -> None:
+    """Room for two of an unknown command, and they have not taken any of it yet."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    limit = free - 1100 * MIB  # an unknown command holds 400 MiB
+    root.init("r")
+    root.init("s")
+    rows = workers(2, ["sleep", "60"], memory_available=limit)
+    first = spawn(root, rows)
+    assert first.names("spawned") == ["W1", "W2"]
+    other = json.dumps([*json.loads(rows)]).replace("W", "V")
+    second = root("spawn", "s", "--from", "-", stdin=other)
+    assert second.names("spawned") == ["V1"]  # soft for the first of a run
+    assert signals(second, "V2") == ["memory_available"]
+    [told] = second.json["deferred"][0]["signals"]
+    assert told["held"] > 2 * 300 * MIB and told["needs"] == 400 * MIB
+    for run in ("r", "s"):
+        root("stop", run, "--grace", "0")
+
+
+def test_a_worker_that_has_ended_holds_nothing(root: Root) -> None:
+    import psutil
+
+    limit = psutil.virtual_memory().available - 1100 * MIB
+    root.init("r")
+    for i in range(4):
+        row = [{"name": f"W{i}", "brief": "b", "command": ["true"], "throttle": {"memory_available": limit}}]
+        assert spawn(root, json.dumps(row)).names("spawned") == [f"W{i}"]
+        assert root("wait", "r").code == 0
