@@ -15,6 +15,7 @@ from orchestra.model.throttle import MIB
 from orchestra.model.usage import Usage
 
 REMEMBERED = 16  # workers of one command; older ones are forgotten
+COMMANDS = 200  # so many, the latest
 RISE = 1.1  # less than a tenth more is no rise
 LONGEST_SETTLE_S = 60.0
 
@@ -85,7 +86,7 @@ def keys(command: Iterable[str]) -> tuple[str, str]:
 def learn(known: Known, command: Iterable[str], token: str, use: Usage, age_s: float) -> None:
     """One more look at a worker, `age_s` after its start."""
     for key in dict.fromkeys(keys(command)):
-        rows = known.setdefault(key, [])
+        rows = known[key] = known.pop(key, [])  # the latest stand last
         before = next((Seen(*row) for row in rows if row[0] == token), Seen(token, 0, 0, 0, age_s, 0))
         rose = use.memory > before.memory * RISE
         seen = Seen(
@@ -98,6 +99,8 @@ def learn(known: Known, command: Iterable[str], token: str, use: Usage, age_s: f
         )
         others = [row for row in rows if row[0] != token]
         rows[:] = [*others[1 - REMEMBERED :], list(seen)]
+    for key in list(known)[:-COMMANDS]:
+        del known[key]
 
 
 def needs_of(known: Known, command: Iterable[str]) -> Needs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestra.model.reservation import (
+    COMMANDS,
     LONGEST_SETTLE_S,
     REMEMBERED,
     UNKNOWN,
@@ -52,6 +53,14 @@ def test_the_most_of_the_latest_counts_and_the_oldest_is_forgotten() -> None:
     assert needs_of(known, CLAUDE).memory == 900
     grown(known, "one more")
     assert needs_of(known, CLAUDE).memory == 300
+
+
+def test_only_the_latest_commands_are_remembered() -> None:
+    known: Known = {}
+    for i in range(COMMANDS + 5):
+        learn(known, (f"program-{i}",), "t", Usage(1, 1, 0.0), 1.0)
+    assert len(known) == COMMANDS
+    assert f"program-{COMMANDS + 4}" in known
 
 
 def test_another_command_of_the_same_program_is_the_next_best_guess() -> None:

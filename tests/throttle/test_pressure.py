@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until
-from throttle.groups import group, inside
+from groups import group, inside
 
 from orchestra.model.history import State
 
