@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ def main() -> int:
         place = Path(name)
         (place / "worker.py").write_text(WORKER)
         for at_once in fixed(budget):
-            tried.append(measure(f"fixed -j {at_once}", lambda n=at_once: by_fixed(place, count, n)))
+            tried.append(measure(f"fixed -j {at_once}", partial(by_fixed, place, count, at_once)))
             show(tried[-1], budget)
         best = min((t for t in tried if t.peak <= budget), key=lambda t: t.seconds)
         ours = measure("orchestra run", lambda: by_orchestra(place, count, budget))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from orchestra.model.throttle import LIMITS, describe, limits_from, pressure
@@ -9,7 +11,7 @@ from orchestra.model.throttle import LIMITS, describe, limits_from, pressure
 NOTHING: dict[str, float] = {}
 
 
-def speaks(figures: dict[str, float], limits: dict[str, float | None], **more: object) -> list[str]:
+def speaks(figures: Mapping[str, float], limits: Mapping[str, float | None], **more: object) -> list[str]:
     told = pressure(figures, limits, **{"first": False, "held": NOTHING, "needs": NOTHING, **more})  # type: ignore[arg-type]
     return [signal.signal for signal in told]
 
