@@ -36,6 +36,7 @@ VERBS = {
     "unlock": "After a dead narrator: free the lock, put half-done spawns right.",
     "takeover": "Conduct a run in place of another narrator.",
     "list": "The runs under the root.",
+    "doctor": "Check this machine, and a run's directory; say what to mend.",
     "events": "The event log.",
     "beat": "For workers: say that you are alive, and how far.",
     "completion": "Print the completion script for your shell.",
