@@ -12,7 +12,6 @@ from rich.table import Table
 
 from orchestra.cli.progress import in_words
 from orchestra.engine.fanout import SpawnReport
-from orchestra.model.checkup import Check, Health
 from orchestra.model.history import State
 from orchestra.model.snapshot import Snapshot, WorkerView
 
@@ -24,13 +23,6 @@ _STYLE = {
     State.RUNNING: ("cyan", "▶"),
     State.SPAWNING: ("cyan", "›"),
     State.PLANNED: ("dim", "·"),
-}
-
-_HEALTH = {
-    Health.OK: ("green", "✓"),
-    Health.WARNING: ("yellow", "!"),
-    Health.BAD: ("bold red", "✗"),
-    Health.UNKNOWN: ("cyan", "?"),
 }
 
 # Elsewhere than on a terminal nothing is folded: lines are for grep then.
@@ -145,18 +137,6 @@ def show_runs(rows: Sequence[dict[str, Any]]) -> None:
         )
         made.add_row(plain(row["run"]), row["changed_at"][:19], counts or "none yet", flags)
     console.print(made if rows else "no runs here")
-
-
-def show_checks(checks: Sequence[Check]) -> None:
-    made = table("", "check", "found")
-    join = "\n→ " if sys.stdout.isatty() else " → "  # elsewhere each check is one line
-    for check in checks:
-        style, sign = _HEALTH[check.verdict]
-        found = plain(check.found) + (f"[{style}]{join}{plain(check.advice)}[/]" if check.advice else "")
-        made.add_row(f"[{style}]{sign} {check.verdict}[/]", plain(check.check), found)
-    console.print(made)
-    counts = {health: sum(check.verdict == health for check in checks) for health in Health}
-    console.print(", ".join(f"{n} {health}" for health, n in counts.items() if n))
 
 
 def artefact(row: dict[str, Any]) -> str:

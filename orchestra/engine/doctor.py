@@ -15,7 +15,7 @@ from orchestra.host import clock, disk, kernel, limits, programs
 from orchestra.model import checkup, checkup_disk, checkup_tools
 from orchestra.model.checkup import Check, Health
 
-PATIENCE_S = 5.0  # for one probe; on a machine in order each takes milliseconds
+PATIENCE_S = 3.0  # for one probe; on a machine in order each takes milliseconds
 AGENT_PATIENCE_S = 3.0
 TIDY_S = 2.0  # for a probe that is told to stop, to remove what it made
 
@@ -26,40 +26,41 @@ class Probe(NamedTuple):
     name: str
     ask: Callable[[threading.Event], Sequence[Check]]
     if_hung: Health = Health.UNKNOWN
+    patience_s: float = PATIENCE_S
 
 
-def examine(probes: Sequence[Probe], patience_s: float = PATIENCE_S) -> list[Check]:
+def examine(probes: Sequence[Probe]) -> list[Check]:
     """One after the other, so that none disturbs another's figures."""
-    return [check for probe in probes for check in carry_out(probe, patience_s)]
+    return [check for probe in probes for check in carry_out(probe)]
 
 
-def carry_out(probe: Probe, patience_s: float) -> Sequence[Check]:
+def carry_out(probe: Probe) -> Sequence[Check]:
     """In a thread: a file system whose server is gone holds up whoever asks it, for ever."""
     answer: list[Sequence[Check]] = []
     stop = threading.Event()
-
-    def run() -> None:
-        try:
-            answer.append(probe.ask(stop))
-        except OSError as error:
-            where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, (str, bytes)) else ""
-            answer.append([checkup.unknown(probe.name, f"{error.strerror or error}{where}")])
-        except OrchestraError as error:
-            answer.append([checkup.unknown(probe.name, error.message)])
-        except Exception as error:
-            answer.append([checkup.unknown(probe.name, f"the check failed: {type(error).__name__}: {error}")])
-
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=lambda: answer.append(answer_of(probe, stop)), daemon=True)
     thread.start()
     try:
-        thread.join(patience_s)
-    finally:  # also when we are interrupted
+        thread.join(probe.patience_s)
+    except KeyboardInterrupt:
         stop.set()
-        if sys.exc_info()[0] is not None:
-            thread.join(TIDY_S)
-    if answer:
-        return answer[0]
-    return [checkup.unknown(probe.name, f"no answer within {patience_s:g} s", probe.if_hung)]
+        thread.join(TIDY_S)
+        raise
+    stop.set()
+    return answer[0] if answer else [checkup.hung(probe.name, probe.patience_s, probe.if_hung)]
+
+
+def answer_of(probe: Probe, stop: threading.Event) -> Sequence[Check]:
+    """What the probe found; where it fails, that."""
+    try:
+        return probe.ask(stop)
+    except OSError as error:
+        where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, (str, bytes)) else ""
+        return [checkup.unknown(probe.name, f"{error.strerror or error}{where}")]
+    except OrchestraError as error:
+        return [checkup.unknown(probe.name, error.message)]
+    except Exception as error:
+        return [checkup.unknown(probe.name, f"the check failed: {type(error).__name__}: {error}")]
 
 
 def machine(root: str) -> list[Probe]:
@@ -242,4 +243,4 @@ def agents() -> Probe:
     def ask(stop: threading.Event) -> list[Check]:
         return checkup_tools.agents(programs.ask_versions(checkup_tools.TRAPS, AGENT_PATIENCE_S, stop))
 
-    return Probe("agents", ask)
+    return Probe("agents", ask, patience_s=AGENT_PATIENCE_S + TIDY_S)

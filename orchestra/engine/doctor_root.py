@@ -32,13 +32,14 @@ class Place(NamedTuple):
     """The root, and how a run must be named in a command."""
 
     root: str
-    given_root: str | None
+    given_root: str | None = None
+    given_narrator: str | None = None
 
     def words(self, run_dir: str) -> str:
         parent, name = os.path.split(run_dir)
         if parent == os.path.realpath(self.root):
-            return run_words(name, self.given_root, None)
-        return run_words(run_dir, None, None)
+            return run_words(name, self.given_root, self.given_narrator)
+        return run_words(run_dir, None, self.given_narrator)
 
     def layouts(self) -> list[Layout]:
         """Raises Storage."""

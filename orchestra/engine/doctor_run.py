@@ -22,6 +22,7 @@ from orchestra.store.eventlog import EventLog
 from orchestra.store.layout import Layout
 from orchestra.store.publish import builder_of, read_text
 
+PATIENCE_S = 10.0  # a long log, or many workers
 WRITE_PATIENCE_S = 0.1  # for a line that somebody may be writing at this moment
 
 
@@ -31,10 +32,10 @@ def of_run(layout: Layout, place: Place) -> list[Probe]:
         raise no_such_run(layout)
     words = place.words(layout.run_dir)
     return [
-        Probe("run directory", lambda _: directory(layout), Health.BAD),
-        Probe("event log", lambda _: [whole_log(layout, words)]),
+        Probe("run directory", lambda _: directory(layout), Health.BAD, PATIENCE_S),
+        Probe("event log", lambda _: [whole_log(layout, words)], patience_s=PATIENCE_S),
         Probe("lock", lambda _: [checkup_run.lock("lock", lock_of(layout, place))]),
-        Probe("workers", lambda _: of_workers(layout, words)),
+        Probe("workers", lambda _: of_workers(layout, words), patience_s=PATIENCE_S),
         Probe("sizes", lambda stop: [sizes(layout, stop)]),
         Probe("run space", lambda _: [checkup_disk.space("run space", disk.space(layout.run_dir))]),
     ]

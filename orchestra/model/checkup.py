@@ -41,6 +41,15 @@ def unknown(check: str, why: str, verdict: Health = Health.UNKNOWN) -> Check:
     return Check(check, f"unknown: {why}", verdict)
 
 
+def hung(check: str, patience_s: float, verdict: Health) -> Check:
+    found = unknown(check, f"no answer within {patience_s:g} s", verdict)
+    if verdict != Health.BAD:
+        return found
+    return found._replace(
+        advice="see whether the file system's server is gone (mount, dmesg), or go elsewhere"
+    )
+
+
 def commands(checks: Sequence[Check]) -> list[str]:
     """The advice that is a command of ours. What ends processes or removes files is for people."""
     advice = [c.advice for c in checks if c.advice and c.advice.startswith("orchestra ")]

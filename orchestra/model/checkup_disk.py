@@ -171,7 +171,7 @@ def time_of_day(now: float, *, made: float, newest: float | None, booted: float 
 
 def clock_of_files(ahead_s: float) -> Check:
     """A file server has a clock of its own."""
-    found = f"{ahead_s:+.1f} s against this machine's"
+    found = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
     if abs(ahead_s) < 5:
         return Check("clock of files", found)
     advice = "let both hosts follow one time server: quiet and stalled workers are told by files' times"

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from orchestra.cli.options import complete_run, session_of
-from orchestra.model.checkup import Health, commands
+from orchestra.model.checkup import Check, Health, commands
 
 IN_ORDER, SOMETHING_BAD = 0, 1
+
+_HEALTH = {
+    Health.OK: ("green", "✓"),
+    Health.WARNING: ("yellow", "!"),
+    Health.BAD: ("bold red", "✗"),
+    Health.UNKNOWN: ("cyan", "?"),
+}
 
 
 def doctor_(
@@ -36,14 +45,23 @@ def doctor_(
 
     session = session_of(ctx)
     layout = session.locate(run) if run is not None else None
-    place = Place(session.root, session.given_root)
+    place = Place(session.root, session.given_root, session.given_narrator)
     own = of_run(layout, place) if layout is not None else []
     checks = examine([*machine(session.root), *of_runs(place), *own, agents()])
-
-    def text() -> None:
-        from orchestra.cli.text import show_checks
-
-        show_checks(checks)
-
-    session.answer({"checks": [check.to_json() for check in checks]}, commands(checks), text)
+    body = {"checks": [check.to_json() for check in checks]}
+    session.answer(body, commands(checks), lambda: show(checks))
     return SOMETHING_BAD if any(check.verdict == Health.BAD for check in checks) else IN_ORDER
+
+
+def show(checks: Sequence[Check]) -> None:
+    from orchestra.cli.text import console, plain, table
+
+    made = table("", "check", "found")
+    join = "\n→ " if sys.stdout.isatty() else " → "  # elsewhere each check is one line
+    for check in checks:
+        style, sign = _HEALTH[check.verdict]
+        found = plain(check.found) + (f"[{style}]{join}{plain(check.advice)}[/]" if check.advice else "")
+        made.add_row(f"[{style}]{sign} {check.verdict}[/]", plain(check.check), found)
+    console.print(made)
+    counts = {health: sum(check.verdict == health for check in checks) for health in Health}
+    console.print(", ".join(f"{n} {health}" for health, n in counts.items() if n))
