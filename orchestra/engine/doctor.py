@@ -37,14 +37,18 @@ def examine(probes: Sequence[Probe]) -> list[Check]:
 def carry_out(probe: Probe) -> Sequence[Check]:
     """In a thread: a file system whose server is gone holds up whoever asks it, for ever."""
     answer: list[Sequence[Check]] = []
-    stop = threading.Event()
-    thread = threading.Thread(target=lambda: answer.append(answer_of(probe, stop)), daemon=True)
-    thread.start()
+    stop, done = threading.Event(), threading.Event()
+
+    def run() -> None:
+        answer.append(answer_of(probe, stop))
+        done.set()
+
     try:
-        thread.join(probe.patience_s)
-    except KeyboardInterrupt:
+        threading.Thread(target=run, daemon=True).start()
+        done.wait(probe.patience_s)
+    except KeyboardInterrupt:  # not by `join`: once interrupted, it takes the thread for ended
         stop.set()
-        thread.join(TIDY_S)
+        done.wait(TIDY_S)
         raise
     stop.set()
     return answer[0] if answer else [checkup.hung(probe.name, probe.patience_s, probe.if_hung)]
