@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import orchestra
+from orchestra.engine.burial import tmp_dir
 from orchestra.errors import OrchestraError
 from orchestra.host import clock, disk, kernel, limits, programs
 from orchestra.model import checkup, checkup_disk, checkup_tools
@@ -161,11 +162,11 @@ def room(what: str, path: str) -> list[Check]:
 
 def of_tmp() -> list[Probe]:
     """Where workers get their own temporary directories."""
-    tmp = os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
+    tmp = os.path.dirname(tmp_dir(""))
 
     def place(_: threading.Event) -> list[Check]:
         if not os.path.isdir(tmp):
-            return [checkup_disk.no_tmp(tmp)]
+            return [checkup_disk.no_directory("tmp", tmp)]
         return [
             checkup_disk.writable(
                 "tmp",
@@ -245,6 +246,8 @@ def installed() -> list[tuple[str, str, str | None]]:
 
 def agents() -> Probe:
     def ask(stop: threading.Event) -> list[Check]:
-        return checkup_tools.agents(programs.ask_versions(checkup_tools.TRAPS, AGENT_PATIENCE_S, stop))
+        token = os.urandom(8).hex()  # so that what a killed doctor leaves is found like a worker's
+        said = programs.ask_versions(checkup_tools.TRAPS, token, tmp_dir(token), AGENT_PATIENCE_S, stop)
+        return checkup_tools.agents(said)
 
     return Probe("agents", ask, patience_s=AGENT_PATIENCE_S + TIDY_S)

@@ -29,16 +29,19 @@ _TMP_NAME = re.compile(re.escape(os.path.basename(tmp_dir(""))) + r"[0-9a-f]{16}
 
 
 class Place(NamedTuple):
-    """The root, and how a run must be named in a command."""
+    """The root, the run that is asked for, and how runs must be named in a command."""
 
     root: str
-    given_root: str | None = None
-    given_narrator: str | None = None
+    given_root: str | None
+    given_narrator: str | None
+    run_dir: str | None
+
+    def holds(self, run_dir: str) -> bool:
+        return os.path.dirname(run_dir) == os.path.realpath(self.root)
 
     def words(self, run_dir: str) -> str:
-        parent, name = os.path.split(run_dir)
-        if parent == os.path.realpath(self.root):
-            return run_words(name, self.given_root, self.given_narrator)
+        if self.holds(run_dir):
+            return run_words(os.path.basename(run_dir), self.given_root, self.given_narrator)
         return run_words(run_dir, None, self.given_narrator)
 
     def layouts(self) -> list[Layout]:
@@ -73,8 +76,8 @@ def lock_of(layout: Layout, place: Place) -> Lock:
 def families(place: Place) -> list[Family]:
     """The processes of each attempt of which any is alive, and how that attempt stands.
 
-    They are judged by the run that they name themselves, wherever it is: another root's
-    workers are nobody's leftovers.
+    They are judged by the run that they name themselves. What another root holds is left out:
+    its workers are no leftovers of this one, and `doctor --root` there tells more.
     """
     members: dict[str, list[process.Bearer]] = {}
     for bearer in process.bearers():
@@ -85,6 +88,9 @@ def families(place: Place) -> list[Family]:
         run_dir = next(filter(None, map(run_of, group)), None)
         pids = [member.process.pid for member in group]
         standing, worker = ("nameless", None) if run_dir is None else standing_of(token, run_dir, observers)
+        elsewhere = run_dir is not None and run_dir != place.run_dir and not place.holds(run_dir)
+        if elsewhere and standing != "gone":
+            continue
         words = place.words(run_dir) if run_dir is not None else ""
         found.append(Family(token, pids, run_dir, words, worker, standing))
     return found

@@ -6,7 +6,6 @@ import os
 import selectors
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
@@ -48,47 +47,58 @@ def _bash(bash: str, script: str) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
-def ask_versions(names: Iterable[str], patience_s: float, stop: threading.Event) -> dict[str, Said]:
+def ask_versions(
+    names: Iterable[str], token: str, tmp: str, patience_s: float, stop: threading.Event
+) -> dict[str, Said]:
     """What those that are there say to --version, side by side; whoever is not done by then is ended.
 
-    Each gets a TMPDIR that is removed, no standard input, and a proxy that is not there: it
-    shall neither leave anything behind nor ask the network.
+    Each has the token, no standard input, a proxy that is not there, and `tmp` for its TMPDIR,
+    made here and removed: it shall neither leave anything behind nor ask the network.
     """
-    paths = {name: path for name in names if (path := shutil.which(name))}
+    paths = {name: os.path.abspath(path) for name in names if (path := shutil.which(name))}
     if not paths:
         return {}
-    token = os.urandom(8).hex()
-    with tempfile.TemporaryDirectory(prefix="orc-doctor-", ignore_cleanup_errors=True) as tmp:
-        proxies = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-        quiet = ("NO_UPDATE_NOTIFIER", "DISABLE_AUTOUPDATER", "OPENCODE_DISABLE_AUTOUPDATE")
-        environment = {
-            **{k: v for k, v in os.environ.items() if k.lower() != "no_proxy"},
-            **dict.fromkeys(proxies, NOWHERE),
-            **dict.fromkeys(quiet, "1"),
-            TOKEN: token,
-            "TMPDIR": tmp,
-        }
-        asked: dict[str, subprocess.Popen[bytes]] = {}
-        said: dict[str, Said] = {}
-        try:
-            for name, path in paths.items():
-                try:
-                    asked[name] = _ask(path, environment, tmp)
-                except OSError as error:
-                    said[name] = Said(path, error.strerror or str(error), 126)
-            texts = _listen(asked, time.monotonic() + patience_s, stop)
-            for name, process in asked.items():
-                ended = process.poll() is not None and len(texts[name]) < MOST_BYTES
-                text = texts[name].decode("utf-8", "replace")
-                said[name] = Said(paths[name], text, process.returncode if ended else None)
-        finally:
-            end_all(token, None, grace_s=0, patience_s=1.0)
-            for process in asked.values():
-                process.kill()
-                process.wait()
-                if process.stdout is not None:
-                    process.stdout.close()
+    os.mkdir(tmp, 0o700)
+    try:
+        said = _side_by_side(paths, token, tmp, time.monotonic() + patience_s, stop)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
     return {name: said[name] for name in paths}
+
+
+def _side_by_side(
+    paths: dict[str, str], token: str, tmp: str, deadline: float, stop: threading.Event
+) -> dict[str, Said]:
+    proxies = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    quiet = ("NO_UPDATE_NOTIFIER", "DISABLE_AUTOUPDATER", "OPENCODE_DISABLE_AUTOUPDATE")
+    environment = {
+        **{k: v for k, v in os.environ.items() if k.lower() != "no_proxy"},
+        **dict.fromkeys(proxies, NOWHERE),
+        **dict.fromkeys(quiet, "1"),
+        TOKEN: token,
+        "TMPDIR": tmp,
+    }
+    asked: dict[str, subprocess.Popen[bytes]] = {}
+    said: dict[str, Said] = {}
+    try:
+        for name, path in paths.items():
+            try:
+                asked[name] = _ask(path, environment, tmp)
+            except OSError as error:
+                said[name] = Said(path, error.strerror or str(error), 126)
+        texts = _listen(asked, deadline, stop)
+        for name, process in asked.items():
+            ended = process.poll() is not None and len(texts[name]) < MOST_BYTES
+            text = texts[name].decode("utf-8", "replace")
+            said[name] = Said(paths[name], text, process.returncode if ended else None)
+    finally:
+        end_all(token, None, grace_s=0, patience_s=1.0)
+        for process in asked.values():
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+    return said
 
 
 def _ask(path: str, environment: dict[str, str], cwd: str) -> subprocess.Popen[bytes]:

@@ -205,7 +205,7 @@ def pid_namespace(number: int, marker: str | None, zombies: int) -> list[Check]:
     else:
         found = f"one of its own{inside}: workers end with it, and are judged from inside alone"
         place = Check("pid namespace", found)
-    found = f"PID 1 has {zombies} dead children that it has not reaped"
+    found = f"dead children that PID 1 has not reaped: {zombies}"
     if zombies < 50:
         return [place, Check("reaping", found)]
     advice = "let PID 1 reap its children (docker: --init): each takes a PID"

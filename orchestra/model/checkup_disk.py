@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import NamedTuple
 
 from orchestra.model.checkup import GIB, MIB, Check, Health, unknown
@@ -189,6 +188,8 @@ def not_written(path: str, why: str) -> Check:
     return Check("root write", f"nothing can be written to {path}: {why}", Health.BAD, advice)
 
 
-def no_tmp(path: str) -> Check:
-    advice = f"mkdir -p {shlex.quote(path)}, or export TMPDIR=…: each worker gets its own directory there"
-    return Check("tmp", f"{path} is no directory", Health.BAD, advice)
+def no_directory(check: str, path: str) -> Check:
+    advice = (
+        "use --root elsewhere" if check == "root" else "make it, or export TMPDIR=…: workers get theirs there"
+    )
+    return Check(check, f"{path} is no directory", Health.BAD, advice)

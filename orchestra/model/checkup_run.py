@@ -57,6 +57,8 @@ def locks(found: Sequence[Lock]) -> list[Check]:
     checks = [lock("locks", one) for one in found if one.held]
     odd = [check for check in checks if check.verdict != Health.OK]
     held = sum(one.held for one in found)
+    if len(odd) > MOST:
+        return [*odd[:MOST], Check("locks", f"and {len(odd) - MOST} more like these", Health.WARNING)]
     return odd or [Check("locks", f"{held} of {len(found)} runs held, none by a dead holder")]
 
 
@@ -68,7 +70,7 @@ def leftovers(families: Sequence[Family]) -> list[Check]:
         return [Check(check, f"none; {at_work} attempts at work")]
     checks = [leftover(check, family) for family in odd[:MOST]]
     if len(odd) > MOST:
-        checks.append(Check(check, f"and {len(odd) - MOST} families more", Health.WARNING))
+        checks.append(Check(check, f"and {len(odd) - MOST} more attempts'", Health.WARNING))
     return checks
 
 
@@ -148,7 +150,7 @@ def log(
     """
     check = "event log"
     figures = f"{events} events, {format_bytes(size)}, each line's checksum looked at"
-    earlier = f"; {aside} damaged pieces were set aside before (events.damaged.*)" if aside else ""
+    earlier = f"; set aside before (events.damaged.*): {aside}" if aside else ""
     real = [d for d in damage if not (d.torn and held)]
     places = some([f"{d.size} bytes at {d.offset}{' (torn off at the end)' if d.torn else ''}" for d in real])
     if not begun:

@@ -461,8 +461,11 @@ def test_a_worker_at_work_is_nobodys_leftover_under_whatever_root(root: Root, tm
     launcher = root.mark("r", "W")["pid"]
     other = tmp_path / "elsewhere"
     other.mkdir()
-    for words in ([], ["--root", str(other)]):
+    for words in ([], ["--root", str(other)], ["--root", str(other), str(root.run_dir("r"))]):
         assert leftover_of(root("doctor", *words), launcher) is None
+    assert (
+        "1 attempts at work" in check(root("doctor", str(root.run_dir("r"))), "leftover processes")["found"]
+    )
 
 
 def test_what_outlived_its_launcher_is_ended_by_the_step_that_is_proposed(root: Root) -> None:
@@ -539,7 +542,7 @@ def test_a_torn_end_of_the_log_is_told_with_its_offset_and_mended(done: Root) ->
     assert "orchestra unlock r" in answer.json["next"]
     done("unlock", "r")
     row = check(done("doctor", "r"), "event log")
-    assert (row["verdict"], "1 damaged pieces were set aside" in row["found"]) == ("ok", True)
+    assert (row["verdict"], "set aside before (events.damaged.*): 1" in row["found"]) == ("ok", True)
 
 
 def test_damage_in_the_middle_of_the_log_is_bad(done: Root) -> None:

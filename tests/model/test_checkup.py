@@ -280,7 +280,7 @@ def test_leftovers_get_a_line_each_and_a_bound() -> None:
     assert checkup_run.leftovers([family._replace(standing="lost")])[0].advice == "orchestra unlock r"
     assert checkup_run.leftovers([family._replace(standing="unknown")])[0].verdict == UNKNOWN
     rows = checkup_run.leftovers([family] * 30)
-    assert (len(rows), "20 families more" in rows[-1].found) == (11, True)
+    assert (len(rows), "20 more" in rows[-1].found) == (11, True)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ def doctor_(
 
     session = session_of(ctx)
     layout = session.locate(run) if run is not None else None
-    place = Place(session.root, session.given_root, session.given_narrator)
+    run_dir = layout.run_dir if layout is not None else None
+    place = Place(session.root, session.given_root, session.given_narrator, run_dir)
     own = of_run(layout, place) if layout is not None else []
     checks = examine([*machine(session.root), *of_runs(place), *own, agents()])
     body = {"checks": [check.to_json() for check in checks]}
