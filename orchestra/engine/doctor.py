@@ -18,25 +18,41 @@ from orchestra.model.checkup import Check, Health
 
 PATIENCE_S = 3.0  # for one probe; on a machine in order each takes milliseconds
 AGENT_PATIENCE_S = 3.0
+HURRIED_S = 0.5  # for those that ask the root, once one of them has hung
 TIDY_S = 2.0  # for a probe that is told to stop, to remove what it made
 
 
 class Probe(NamedTuple):
-    """`ask` gets an event that tells it to stop. `if_hung`: what it means that no answer comes."""
+    """`ask` gets an event that tells it to stop. `if_hung`: what it means that no answer comes.
+
+    `on_root`: it asks the root's file system.
+    """
 
     name: str
     ask: Callable[[threading.Event], Sequence[Check]]
     if_hung: Health = Health.UNKNOWN
     patience_s: float = PATIENCE_S
+    on_root: bool = False
 
 
 def examine(probes: Sequence[Probe]) -> list[Check]:
     """One after the other, so that none disturbs another's figures."""
-    return [check for probe in probes for check in carry_out(probe)]
+    checks: list[Check] = []
+    root_hangs = False
+    for probe in probes:
+        if probe.on_root and root_hangs:
+            probe = probe._replace(patience_s=HURRIED_S)
+        answer = carry_out(probe)
+        checks += answer or [checkup.hung(probe.name, probe.patience_s, probe.if_hung)]
+        root_hangs = root_hangs or (probe.on_root and not answer)
+    return checks
 
 
 def carry_out(probe: Probe) -> Sequence[Check]:
-    """In a thread: a file system whose server is gone holds up whoever asks it, for ever."""
+    """What it found; nothing where no answer came.
+
+    In a thread: a file system whose server is gone holds up whoever asks it, for ever.
+    """
     answer: list[Sequence[Check]] = []
     stop, done = threading.Event(), threading.Event()
 
@@ -52,7 +68,7 @@ def carry_out(probe: Probe) -> Sequence[Check]:
         done.wait(TIDY_S)
         raise
     stop.set()
-    return answer[0] if answer else [checkup.hung(probe.name, probe.patience_s, probe.if_hung)]
+    return answer[0] if answer else []
 
 
 def answer_of(probe: Probe, stop: threading.Event) -> Sequence[Check]:
@@ -101,7 +117,7 @@ def of_limits(root: str) -> list[Probe]:
         ]
 
     return [
-        Probe("inotify", inotify),
+        Probe("inotify", inotify, on_root=True),
         Probe("open files", lambda _: [checkup.open_files(*limits.open_files())]),
         Probe(
             "user processes",
@@ -145,10 +161,10 @@ def of_root(root: str) -> list[Probe]:
         return [*checkup_disk.trial(result), checkup_disk.clock_of_files(result.clock_ahead_s)]
 
     return [
-        Probe("root", place, Health.BAD),
-        Probe("root file system", mount, Health.BAD),
-        Probe("root space", lambda _: room("root", disk.nearest(root)), Health.BAD),
-        Probe("root write", trial, Health.BAD),
+        Probe("root", place, Health.BAD, on_root=True),
+        Probe("root file system", mount, on_root=True),
+        Probe("root space", lambda _: room("root", disk.nearest(root)), on_root=True),
+        Probe("root write", trial, Health.BAD, on_root=True),
     ]
 
 
@@ -190,7 +206,7 @@ def of_clock(root: str) -> list[Probe]:
         return [checkup_disk.time_of_day(clock.wall(), made=made, newest=newest, booted=disk.booted_at())]
 
     return [
-        Probe("clock", time_of_day),
+        Probe("clock", time_of_day, on_root=True),
         Probe("monotonic clock", lambda _: [checkup_disk.monotonic(clock.is_monotonic())]),
     ]
 

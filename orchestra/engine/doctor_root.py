@@ -19,6 +19,7 @@ from orchestra.model import checkup_run
 from orchestra.model.advice import run_words
 from orchestra.model.checkup import Check
 from orchestra.model.checkup_run import Family, Lock
+from orchestra.model.names import is_name
 from orchestra.store import lock
 from orchestra.store.layout import Layout
 from orchestra.store.publish import builder_of
@@ -50,12 +51,25 @@ class Place(NamedTuple):
 
 
 def of_runs(place: Place) -> list[Probe]:
+    def locks(_: threading.Event) -> list[Check]:
+        return checkup_run.locks([lock_of(run, place) for run in place.layouts()])
+
     return [
-        Probe("locks", lambda _: checkup_run.locks([lock_of(r, place) for r in place.layouts()])),
-        Probe("leftover processes", lambda _: checkup_run.leftovers(families(place))),
+        Probe("runs", lambda _: [checkup_run.runs(len(place.layouts()), closed(place.root))], on_root=True),
+        Probe("locks", locks, on_root=True),
+        Probe("leftover processes", lambda _: checkup_run.leftovers(families(place)), on_root=True),
         Probe("leftover TMPDIRs", leftover_directories),
-        Probe("half-built files", lambda _: [checkup_run.half_built(half_built(place))]),
+        Probe("half-built files", lambda _: [checkup_run.half_built(half_built(place))], on_root=True),
     ]
+
+
+def closed(root: str) -> list[str]:
+    """Directories that may be runs, and that this user may not look into."""
+    if not os.path.isdir(root):
+        return []
+    with os.scandir(root) as entries:
+        places = sorted(e.name for e in entries if is_name(e.name) and e.is_dir())
+    return [name for name in places if not os.access(f"{root}/{name}", os.R_OK | os.X_OK)]
 
 
 def lock_of(layout: Layout, place: Place) -> Lock:

@@ -7,6 +7,7 @@ import os
 import shlex
 import stat
 import threading
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -31,24 +32,39 @@ def of_run(layout: Layout, place: Place) -> list[Probe]:
     if not os.path.isdir(layout.run_dir):
         raise no_such_run(layout)
     words = place.words(layout.run_dir)
+    whole = partial(Probe, patience_s=PATIENCE_S, on_root=True)
     return [
-        Probe("run directory", lambda _: directory(layout), Health.BAD, PATIENCE_S),
-        Probe("event log", lambda _: [whole_log(layout, words)], patience_s=PATIENCE_S),
-        Probe("lock", lambda _: [checkup_run.lock("lock", lock_of(layout, place))]),
-        Probe("workers", lambda _: of_workers(layout, words), patience_s=PATIENCE_S),
-        Probe("sizes", lambda stop: [sizes(layout, stop)]),
-        Probe("run space", lambda _: [checkup_disk.space("run space", disk.space(layout.run_dir))]),
+        whole("run directory", lambda _: [directory(layout)], if_hung=Health.BAD),
+        whole("permissions", lambda _: [permissions(layout)]),
+        whole("event log", lambda _: [whole_log(layout, words)]),
+        whole("lock", lambda _: [lock_line(layout, place)]),
+        whole("workers", lambda _: of_workers(layout, words)),
+        whole("sizes", lambda stop: [sizes(layout, stop)]),
+        whole("run space", lambda _: [checkup_disk.space("run space", disk.space(layout.run_dir))]),
     ]
 
 
-def directory(layout: Layout) -> list[Check]:
+def directory(layout: Layout) -> Check:
     run_dir = layout.run_dir
     owner = os.stat(run_dir).st_uid
     refused = disk.is_read_only(run_dir) or disk.refuses_us(run_dir)
-    return [
-        checkup_run.ownership(run_dir, owner=owner, us=os.geteuid(), refused=refused),
-        checkup_run.permissions(loose_files(layout), shlex.quote(run_dir)),
-    ]
+    return checkup_run.ownership(run_dir, owner=owner, us=os.geteuid(), refused=refused)
+
+
+def permissions(layout: Layout) -> Check:
+    look_into(layout)
+    return checkup_run.permissions(loose_files(layout), shlex.quote(layout.run_dir))
+
+
+def lock_line(layout: Layout, place: Place) -> Check:
+    look_into(layout)
+    return checkup_run.lock("lock", lock_of(layout, place))
+
+
+def look_into(layout: Layout) -> None:
+    """Raises OSError where this user may not: there, what is not seen would pass for what is not there."""
+    os.listdir(layout.run_dir)
+    os.stat(f"{layout.run_dir}/.")
 
 
 def loose_files(layout: Layout) -> list[str]:
@@ -141,6 +157,7 @@ def strangers(observer: Observer) -> list[str]:
 
 
 def sizes(layout: Layout, stop: threading.Event) -> Check:
+    look_into(layout)
     printed = made = 0
     for place, directories, names in os.walk(layout.run_dir):
         if stop.is_set():

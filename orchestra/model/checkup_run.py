@@ -37,6 +37,13 @@ class Family(NamedTuple):
     standing: str
 
 
+def runs(count: int, closed: Sequence[str]) -> Check:
+    """`closed`: directories that this user may not look into."""
+    if closed:
+        return unknown("runs", f"beside {count} runs, these may not be looked into: {some(closed)}")
+    return Check("runs", f"{count}, all of which may be looked into")
+
+
 def lock(check: str, found: Lock) -> Check:
     if not found.held:
         return Check(check, "free")

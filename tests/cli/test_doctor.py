@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from conftest import Answer, Root, clean_environment, orchestra_argv, processes_of, wait_until
 
-from orchestra.engine.doctor import Probe, carry_out
+from orchestra.engine.doctor import Probe, carry_out, examine
 from orchestra.host import disk, kernel
 from orchestra.model.checkup import Check, Health
 from orchestra.model.event import Event, encode
@@ -126,7 +126,7 @@ def test_a_probe_that_hangs_or_throws_costs_only_its_own_line() -> None:
     (row,) = carry_out(Probe("b", refuses))
     assert row.found == "unknown: Permission denied (/proc/x)"
     began = time.monotonic()
-    (row,) = carry_out(Probe("c", hangs, Health.BAD, 0.1))
+    (row,) = examine([Probe("c", hangs, Health.BAD, 0.1)])
     assert time.monotonic() - began < 10
     assert (row.verdict, row.advice is not None) == (Health.BAD, True)
     wait_until(lambda: told == [True], "the probe to be told to stop")
@@ -212,6 +212,40 @@ def test_a_launcher_runs_where_nothing_may_be_executed(root: Root) -> None:
 def test_a_TMPDIR_that_is_not_there_is_bad(root: Root) -> None:
     answer = root("doctor", env={"TMPDIR": str(root.path / "gone")})
     assert (answer.code, verdict(answer, "tmp")) == (1, "bad")
+
+
+# A file system whose server never answers: nobody reads what the kernel asks through the descriptor.
+HUNG = """
+import ctypes, os, subprocess, sys
+root, *argv = sys.argv[1:]
+fuse = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
+if ctypes.CDLL(None).mount(b"gone:/", os.fsencode(root), b"fuse.sshfs", 0, options):
+    sys.exit(99)
+sys.exit(subprocess.run(argv).returncode)
+"""
+
+
+def test_a_root_whose_server_is_gone_hangs_nobody(root: Root) -> None:
+    if shutil.which("unshare") is None or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("NOT RUN: a file system that hangs needs unshare and /dev/fuse")
+    argv = [*orchestra_argv("doctor"), "--root", str(root.path)]
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", HUNG, str(root.path), *argv],
+        env=clean_environment(TMPDIR=str(root.tmp)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode == 99 or not done.stdout:
+        pytest.skip(f"NOT RUN: no file system of our own can be mounted here: {done.stderr.strip()}")
+    answer = Answer(done.returncode, json.loads(done.stdout), done.stdout, done.stderr)
+    assert (answer.code, verdict(answer, "root")) == (1, "bad")
+    assert "no answer within" in check(answer, "root")["found"]
+    for name in ("root space", "locks", "half-built files"):
+        assert verdict(answer, name) == "unknown"
+    assert verdict(answer, "bash") == "ok"
 
 
 def test_the_mount_of_a_path_is_the_deepest() -> None:
@@ -604,6 +638,29 @@ def test_what_others_may_read_and_what_belongs_to_nobody_is_named(done: Root) ->
     answer = done("doctor", "r")
     assert check(answer, "permissions")["found"] == "open to others: events.jsonl"
     assert check(answer, "strange files")["found"] == "1: notes.txt"
+
+
+def test_a_run_that_may_not_be_looked_into_is_unknown_in_every_line(done: Root) -> None:
+    """What is not seen is not taken for what is not there."""
+    without = []
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("NOT RUN: root sees everything, and there is no setpriv to lay that down")
+        without = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+    done.run_dir("r").chmod(0)
+    called = subprocess.run(
+        [*without, *orchestra_argv("doctor", "r", "--root", str(done.path))],
+        env=clean_environment(TMPDIR=str(done.tmp)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    done.run_dir("r").chmod(0o700)
+    answer = Answer(called.returncode, json.loads(called.stdout), called.stdout, called.stderr)
+    for name in ("runs", "permissions", "event log", "lock", "workers", "sizes"):
+        assert verdict(answer, name) == "unknown", check(answer, name)
+    assert verdict(answer, "run directory") == "warning"
 
 
 def test_a_gap_in_the_trail_is_told_and_spawn_is_proposed(root: Root) -> None:
