@@ -100,10 +100,14 @@ def families(place: Place) -> list[Family]:
     found = []
     for token, group in members.items():
         run_dir = next(filter(None, map(run_of, group)), None)
-        pids = [member.process.pid for member in group]
         standing, worker = ("nameless", None) if run_dir is None else standing_of(token, run_dir, observers)
         elsewhere = run_dir is not None and run_dir != place.run_dir and not place.holds(run_dir)
         if elsewhere and standing != "gone":
+            continue
+        if standing == "gone" and not all(member.sees_our_files for member in group):
+            standing = "unknown"  # what is gone here may be there
+        pids = [member.process.pid for member in group if process.lives(member.process)]
+        if not pids:  # it has ended while we looked
             continue
         words = place.words(run_dir) if run_dir is not None else ""
         found.append(Family(token, pids, run_dir, words, worker, standing))

@@ -139,11 +139,13 @@ class Bearer(NamedTuple):
     token: str
     words: list[str]
     environment: dict[str, str]
+    sees_our_files: bool  # in the same mount namespace
 
 
 def bearers() -> list[Bearer]:
     """All of them but for this process."""
     found = []
+    our_mounts = os.stat("/proc/self/ns/mnt").st_ino
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -156,12 +158,13 @@ def bearers() -> list[Bearer]:
                 continue
             with open(f"/proc/{name}/cmdline", "rb") as file:
                 words = [os.fsdecode(word) for word in file.read().split(b"\0")]
+            sees = os.stat(f"/proc/{name}/ns/mnt").st_ino == our_mounts
         except OSError:
             continue
         who = identify(int(name))
         environment = dict(os.fsdecode(pair).partition("=")[::2] for pair in pairs if b"=" in pair)
         if who is not None:
-            found.append(Bearer(who, environment[TOKEN], words, environment))
+            found.append(Bearer(who, environment[TOKEN], words, environment, sees))
     return found
 
 

@@ -86,7 +86,7 @@ def leftover(check: str, family: Family) -> Check:
     who = f"{len(family.pids)} of ORCHESTRA_TOKEN {family.token}"
     of = f"worker {family.worker} of {family.run_dir}" if family.worker else f"{family.run_dir}"
     if family.standing == "unknown":
-        return unknown(check, f"{who} (PIDs {pids}): {of} cannot be read")
+        return unknown(check, f"{who} (PIDs {pids}): {of} cannot be read from here")
     if family.standing == "lost":
         found = f"{who} (PIDs {pids}): {of}, whose launcher is gone"
         return Check(check, found, Health.WARNING, f"orchestra unlock {family.words}")
