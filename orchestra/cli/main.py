@@ -37,6 +37,7 @@ VERBS = {
     "takeover": "Conduct a run in place of another narrator.",
     "list": "The runs under the root.",
     "host": "The host as the throttle sees it, and what would start now.",
+    "doctor": "Check this machine, and a run's directory; say what to mend.",
     "events": "The event log.",
     "beat": "For workers: say that you are alive, and how far.",
     "completion": "Print the completion script for your shell.",

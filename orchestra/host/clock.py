@@ -42,3 +42,8 @@ def since_boot() -> float:
 monotonic = time.monotonic
 wall = time.time
 pause = time.sleep
+
+
+def is_monotonic() -> bool:
+    """Whether the system has a clock that no one can set back."""
+    return time.get_clock_info("monotonic").monotonic

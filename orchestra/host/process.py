@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 from functools import cache
+from typing import NamedTuple
 
 from orchestra.host import clock
 from orchestra.model import owner
@@ -128,6 +129,42 @@ def carriers(token: str) -> list[Process]:
         start = start_of(int(name))
         if start is not None:
             found.append(known(int(name), start))
+    return found
+
+
+class Bearer(NamedTuple):
+    """A living process of this user that has some token, and what it was started with."""
+
+    process: Process
+    token: str
+    words: list[str]
+    environment: dict[str, str]
+    sees_our_files: bool  # in the same mount namespace
+
+
+def bearers() -> list[Bearer]:
+    """All of them but for this process."""
+    found = []
+    our_mounts = os.stat("/proc/self/ns/mnt").st_ino
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            if os.stat(f"/proc/{name}").st_uid != os.geteuid():
+                continue
+            with open(f"/proc/{name}/environ", "rb") as file:
+                pairs = file.read().split(b"\0")
+            if not any(pair.startswith(f"{TOKEN}=".encode()) for pair in pairs):
+                continue
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                words = [os.fsdecode(word) for word in file.read().split(b"\0")]
+            sees = os.stat(f"/proc/{name}/ns/mnt").st_ino == our_mounts
+        except OSError:
+            continue
+        who = identify(int(name))
+        environment = dict(os.fsdecode(pair).partition("=")[::2] for pair in pairs if b"=" in pair)
+        if who is not None:
+            found.append(Bearer(who, environment[TOKEN], words, environment, sees))
     return found
 
 

@@ -103,6 +103,12 @@ def is_litter(name: str, pid: int) -> bool:
     return name.startswith(".") and name.endswith(f".{pid}.new")
 
 
+def builder_of(name: str) -> int | None:
+    """The PID of whoever was building a file of this name; None where it is no half-built file."""
+    pid = name.removesuffix(".new").rpartition(".")[2]
+    return int(pid) if pid.isascii() and pid.isdigit() and is_litter(name, int(pid)) else None
+
+
 def is_half_built(name: str, path: str) -> bool:
     """Whether a file was being built to become `path`, by whomever."""
     return name.startswith(f".{os.path.basename(path)}.") and name.endswith(".new")

@@ -393,6 +393,7 @@ def test_the_overview_names_every_command_and_every_exit_status(tmp_path: Path) 
         "takeover",
         "run",
         "list",
+        "doctor",
         "events",
         "beat",
     ],

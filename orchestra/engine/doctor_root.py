@@ -1,0 +1,184 @@
+"""What old runs have left: dead locks, processes without a run, temporary directories, half-built files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import threading
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from orchestra.engine.burial import tmp_dir
+from orchestra.engine.doctor import Probe
+from orchestra.engine.observe import Observer
+from orchestra.engine.place import run_ids
+from orchestra.errors import OrchestraError
+from orchestra.host import clock, disk, process
+from orchestra.model import checkup_run
+from orchestra.model.advice import run_words
+from orchestra.model.checkup import Check
+from orchestra.model.checkup_run import Family, Lock
+from orchestra.model.names import is_name
+from orchestra.store import lock
+from orchestra.store.layout import Layout
+from orchestra.store.publish import builder_of
+
+YOUNG_S = 600.0  # a directory is made before the process that will use it
+_LAUNCHER = re.compile(r"(/.*)/\.run-[A-Za-z0-9][A-Za-z0-9._-]*\.sh")
+_TMP_NAME = re.compile(re.escape(os.path.basename(tmp_dir(""))) + r"[0-9a-f]{16}")
+
+
+class Place(NamedTuple):
+    """The root, the run that is asked for, and how runs must be named in a command."""
+
+    root: str
+    given_root: str | None
+    given_narrator: str | None
+    run_dir: str | None
+
+    def holds(self, run_dir: str) -> bool:
+        return os.path.dirname(run_dir) == os.path.realpath(self.root)
+
+    def words(self, run_dir: str) -> str:
+        if self.holds(run_dir):
+            return run_words(os.path.basename(run_dir), self.given_root, self.given_narrator)
+        return run_words(run_dir, None, self.given_narrator)
+
+    def layouts(self) -> list[Layout]:
+        """Raises Storage."""
+        return [Layout(os.path.realpath(f"{self.root}/{run}")) for run in run_ids(self.root)]
+
+
+def of_runs(place: Place) -> list[Probe]:
+    def locks(_: threading.Event) -> list[Check]:
+        return checkup_run.locks([lock_of(run, place) for run in place.layouts()])
+
+    return [
+        Probe("runs", lambda _: [checkup_run.runs(len(place.layouts()), closed(place.root))], on_root=True),
+        Probe("locks", locks, on_root=True),
+        Probe("leftover processes", lambda _: checkup_run.leftovers(families(place)), on_root=True),
+        Probe("leftover TMPDIRs", leftover_directories),
+        Probe("half-built files", lambda _: [checkup_run.half_built(half_built(place))], on_root=True),
+    ]
+
+
+def closed(root: str) -> list[str]:
+    """Directories that may be runs, and that this user may not look into."""
+    if not os.path.isdir(root):
+        return []
+    with os.scandir(root) as entries:
+        places = sorted(e.name for e in entries if is_name(e.name) and e.is_dir())
+    return [name for name in places if not os.access(f"{root}/{name}", os.R_OK | os.X_OK)]
+
+
+def lock_of(layout: Layout, place: Place) -> Lock:
+    sight = lock.look(layout)
+    holder = sight.holder
+    return Lock(
+        layout.run_id,
+        place.words(layout.run_dir),
+        sight.held,
+        f"pid {holder.process.pid} on {holder.process.host}, orchestra {holder.command}" if holder else None,
+        process.lives(holder.process) if holder else None,
+    )
+
+
+# --- processes ---------------------------------------------------------------------------
+
+
+def families(place: Place) -> list[Family]:
+    """The processes of each attempt of which any is alive, and how that attempt stands.
+
+    They are judged by the run that they name themselves. What another root holds is left out:
+    its workers are no leftovers of this one, and `doctor --root` there tells more.
+    """
+    members: dict[str, list[process.Bearer]] = {}
+    for bearer in process.bearers():
+        members.setdefault(bearer.token, []).append(bearer)
+    observers: dict[str, Observer | str] = {}
+    found = []
+    for token, group in members.items():
+        run_dir = next(filter(None, map(run_of, group)), None)
+        standing, worker = ("nameless", None) if run_dir is None else standing_of(token, run_dir, observers)
+        elsewhere = run_dir is not None and run_dir != place.run_dir and not place.holds(run_dir)
+        if elsewhere and standing != "gone":
+            continue
+        if standing == "gone" and not all(member.sees_our_files for member in group):
+            standing = "unknown"  # what is gone here may be there
+        pids = [member.process.pid for member in group if process.lives(member.process)]
+        if not pids:  # it has ended while we looked
+            continue
+        words = place.words(run_dir) if run_dir is not None else ""
+        found.append(Family(token, pids, run_dir, words, worker, standing))
+    return found
+
+
+def run_of(bearer: process.Bearer) -> str | None:
+    """A launcher tells its run by its script; all that it starts, by the environment."""
+    for word in bearer.words:
+        if match := _LAUNCHER.fullmatch(word):
+            return match[1]
+    return bearer.environment.get("ORCHESTRA_RUN_DIR") or None
+
+
+def standing_of(token: str, run_dir: str, observers: dict[str, Observer | str]) -> tuple[str, str | None]:
+    """(at work, lost, ended, gone or unknown; the worker's name)."""
+    if run_dir not in observers:
+        observers[run_dir] = opened(run_dir)
+    observer = observers[run_dir]
+    if isinstance(observer, str):
+        return observer, None
+    for record in observer.history.workers.values():
+        if record.token == token:
+            view = observer.view(record, stall=False)
+            return ("lost" if view.leftovers else "ended") if view.ended else "at work", record.name
+    return "unknown" if observer.log.damage else "ended", None
+
+
+def opened(run_dir: str) -> Observer | str:
+    """The run; or `gone`, or `unknown`."""
+    try:
+        os.stat(f"{run_dir}/events.jsonl")
+        return Observer(Layout(run_dir)).open()
+    except (FileNotFoundError, NotADirectoryError):
+        return "gone"
+    except (OSError, OrchestraError):
+        return "unknown"
+
+
+# --- files -------------------------------------------------------------------------------
+
+
+def leftover_directories(stop: threading.Event) -> list[Check]:
+    """TMPDIRs of workers, here, that no process uses which can be seen from here."""
+    tmp = os.path.dirname(tmp_dir(""))
+    used = {bearer.token for bearer in process.bearers()}
+    stale = []
+    with os.scandir(tmp) as entries:
+        for entry in entries:
+            if not _TMP_NAME.fullmatch(entry.name) or entry.name[-16:] in used:
+                continue
+            found = entry.stat(follow_symlinks=False)
+            if found.st_uid == os.geteuid() and clock.wall() - found.st_mtime > YOUNG_S:
+                stale.append(entry.path)
+    total = sum(disk.size_of(path) for path in stale if not stop.is_set())
+    return [checkup_run.leftover_directories(tmp, sorted(map(shlex.quote, stale)), total)]
+
+
+def half_built(place: Place) -> list[str]:
+    """Files that somebody was building who is dead, in the root and in its runs."""
+    places = [layout.run_dir for layout in place.layouts()]
+    if os.path.isdir(place.root):
+        places.append(os.path.realpath(place.root))
+    return [shlex.quote(path) for path in litter(places)]
+
+
+def litter(directories: Iterable[str]) -> list[str]:
+    found = []
+    for directory in directories:
+        for name in sorted(os.listdir(directory)):
+            builder = builder_of(name)
+            if builder is not None and process.start_of(builder) is None:
+                found.append(f"{directory}/{name}")
+    return found
