@@ -55,6 +55,11 @@ class Conductor(Observer):
                 hint=f"orchestra status {self.layout.run_id} shows who conducts now",
             )
 
+    def refresh(self) -> None:
+        """Raises Superseded too: one who only waits would not hear of it otherwise."""
+        self.check_still_mine()
+        super().refresh()
+
     def record(self, drafts: list[Draft]) -> list[Event]:
         """Append facts that are not known yet. Raises Storage and Superseded, recording nothing."""
         if not drafts:

@@ -15,7 +15,7 @@ from orchestra.engine.fanout import FanOut
 from orchestra.engine.request import wanted_of
 from orchestra.engine.retry import retry
 from orchestra.engine.spawn import candidates, intend, sort_out
-from orchestra.engine.wait import Scope, wait
+from orchestra.engine.wait import Scope, pause, wait
 from orchestra.errors import Usage
 from orchestra.host import clock
 from orchestra.model.history import ENDED, State, WorkerRecord
@@ -150,7 +150,7 @@ class _Phase:
         timeout_s = self.pause_s * random.uniform(0.75, 1.25) if waiting else 3600.0
         running = tuple(n for n in names if self.record(n).state == State.RUNNING)
         if not running:
-            clock.pause(min(timeout_s, LONGEST_PAUSE_S))
+            pause(self.conductor, min(timeout_s, LONGEST_PAUSE_S))
             return
         scope = Scope(names=running, since=self.conductor.history.op, first=bool(waiting))
         wait(

@@ -92,6 +92,15 @@ def wait(
     return _Wait(observer, scope, record or record_facts(observer), on_change).until(timeout_s)
 
 
+def pause(observer: Observer, seconds: float) -> None:
+    """Where nobody is to be watched: time alone, and on each beat a look at the log and at who conducts."""
+    deadline = clock.monotonic() + seconds
+    while (left := deadline - clock.monotonic()) > 0:
+        clock.pause(min(BEAT_S, left))
+        with contextlib.suppress(Storage):
+            observer.refresh()
+
+
 class _Wait:
     def __init__(
         self,
