@@ -158,7 +158,7 @@ class _Phase:
             scope,
             timeout_s=timeout_s,
             record=self.conductor.record,
-            on_change=self.say_view,
+            on_change=lambda view, _: self.say_view(view),
         )
 
     def say(self, name: str) -> None:

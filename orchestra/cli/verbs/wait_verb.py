@@ -59,10 +59,10 @@ def wait_(
     with working(session, "waiting") as show:
         tally = Tally()
 
-        def tell(view: WorkerView) -> None:
+        def tell(view: WorkerView, op: int) -> None:
             show(f"waiting: {tally.add(view)}")
             if follow:
-                tell_line(session, view)
+                tell_line(session, view, op)
 
         report = wait(observer, scope, timeout_s=timeout, on_change=tell)
     snapshot = observer.snapshot()
@@ -96,10 +96,10 @@ def wait_(
 MOST_ROWS = 100
 
 
-def tell_line(session: Session, view: WorkerView) -> None:
+def tell_line(session: Session, view: WorkerView, op: int) -> None:
     """One change, as it comes."""
     if session.as_json:
-        session.line(session.envelope({"op": view.record.op, "worker": view.to_json()}, []))
+        session.line(session.envelope({"op": op, "worker": view.to_json()}, []))
         return
     from orchestra.cli.text import say
 
