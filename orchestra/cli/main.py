@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -176,15 +177,18 @@ def interrupt(signum: int, frame: object) -> None:
     raise Interrupted
 
 
-def main() -> None:
-    """The console script. A call is short, and a narrator makes hundreds: collecting garbage and
-    taking the interpreter apart at the end would be an eighth of its time."""
+def main(noted: Sequence[int] = ()) -> None:
+    """Answer one call. It is short, and a narrator makes hundreds: collecting garbage and taking the
+    interpreter apart at the end would be an eighth of its time.
+
+    `noted`: interrupts that came before there was anybody to answer them.
+    """
     gc.disable()
     open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the encoding has no sign for is told all the same
             stream.reconfigure(errors="backslashreplace")
-    code = run(sys.argv[1:])
+    code = run(sys.argv[1:], noted)
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -195,7 +199,7 @@ def main() -> None:
     os._exit(code)
 
 
-def run(argv: list[str]) -> int:
+def run(argv: list[str], noted: Sequence[int] = ()) -> int:
     """The one error boundary. Returns the exit status."""
     words, after = split_at_dashes(argv)
     session = Session(after)
@@ -206,6 +210,7 @@ def run(argv: list[str]) -> int:
         if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup means it
             signal.signal(signum, interrupt)
     try:
+        hear_interrupts(noted)
         code = group().main(words, prog_name="orchestra", standalone_mode=False, obj=session)
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
@@ -236,6 +241,14 @@ def run(argv: list[str]) -> int:
         hint = "this is a bug in orchestra: please report it with the lines on standard error"
         message = f"{type(error).__name__}: {error}"
         return tell(session, words, {"code": "internal", "message": message, "hint": hint}, BUG)
+
+
+def hear_interrupts(noted: Sequence[int]) -> None:
+    """From here on, as Python does, unless it was told to ignore them. Raises KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if noted:
+        raise KeyboardInterrupt
 
 
 def usage_error(message: str, verb: str) -> dict[str, Any]:
