@@ -16,7 +16,6 @@ from orchestra.engine.conduct import conduct
 from orchestra.engine.create import create
 from orchestra.engine.narrate import Told, narrate
 from orchestra.errors import Usage
-from orchestra.model.advice import next_steps
 from orchestra.model.names import is_name
 
 
@@ -81,9 +80,8 @@ def run_(
             )
         print(f"{layout.run_dir}: {in_words(snapshot.counts())}")
 
-    steps = next_steps(session.words, snapshot, conductor.history.plan)
-    if report.stopped_at:  # once what failed is mended
-        steps.append(f"orchestra run --run {session.words}")
+    stopped = report.failed if report.stopped_at else []
+    steps = session.next_steps(conductor, snapshot, stopped, stopped)
     session.answer(body, steps, text)
     return 1 if report.failed else 0
 

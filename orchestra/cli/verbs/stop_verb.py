@@ -12,7 +12,6 @@ from orchestra.engine.conduct import conduct
 from orchestra.engine.observe import Observer
 from orchestra.engine.stop import stop, stop_unrecorded
 from orchestra.errors import Storage
-from orchestra.model.advice import next_steps
 from orchestra.model.launcher import GRACE_S
 
 
@@ -44,7 +43,7 @@ def stop_(
             raise
         told = f"{error.message}; all the same, these were ended: {', '.join(ended)}"
         raise Storage(told, hint=error.hint, **error.details) from error
-    steps = next_steps(session.words, conductor.standing(), conductor.history.plan)
+    steps = session.next_steps(conductor, conductor.standing())
     body = {
         "op": conductor.history.op,
         "stopped": report.stopped,

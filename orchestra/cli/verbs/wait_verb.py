@@ -12,7 +12,6 @@ from orchestra.cli.progress import Tally, in_words, working
 from orchestra.cli.session import Session
 from orchestra.engine.observe import Observer
 from orchestra.engine.wait import Scope, wait
-from orchestra.model.advice import next_steps
 from orchestra.model.history import State
 from orchestra.model.snapshot import WorkerView
 
@@ -66,7 +65,7 @@ def wait_(
 
         report = wait(observer, scope, timeout_s=timeout, on_change=tell)
     snapshot = observer.snapshot()
-    steps = next_steps(session.words, snapshot, observer.history.plan)
+    steps = session.next_steps(observer, snapshot)
     counts = {state.value: 0 for state in State}
     for view in report.views:
         counts[view.state] += 1
