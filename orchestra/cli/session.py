@@ -65,11 +65,16 @@ class Session:
         return {**head, "as_of": clock.now(), **body, "next": steps}
 
     def answer(self, body: dict[str, Any], steps: list[str], text: Callable[[], None] | None = None) -> None:
-        """One JSON object on stdout; or, for people, whatever `text` prints and the next steps."""
+        """One JSON object on stdout; or, for people, what `text` prints, what was put right, what is next."""
         if self.as_json or text is None:
             self.line(self.envelope(body, steps))
             return
         text()
+        if body.get("recovered"):
+            from orchestra.cli.sentences import recovered_sentences
+
+            for sentence in recovered_sentences(body["recovered"]):
+                print(f"put right: {sentence}")
         for step in steps:
             print(f"next: {step}")
 

@@ -53,10 +53,12 @@ def stop_(
     }
 
     def text() -> None:
+        from orchestra.cli.text import noted
+
         for row in report.stopped:
             print(f"{row['name']}: {row['state']} ({row['verdict'] or 'had just ended'})")
         for row in report.already:
-            print(f"{row['name']}: already {row['state']}")
+            print(f"{row['name']}: {noted(row)}")
         for row in report.alive:
             print(f"{row['name']}: could not be ended: pids {', '.join(map(str, row['pids']))}")
         if not report.stopped and not report.already:

@@ -41,10 +41,7 @@ def unlock_(
     observer = Observer(layout).open()
     steps = session.next_steps(observer, observer.snapshot())
 
-    def text() -> None:
-        print(_SAID[result["found"]["lock"]])
-        for row in result["recovered"]:
-            print("put right: " + ", ".join(f"{key} {value}" for key, value in row.items()))
-
-    session.answer({"op": observer.history.op, **result}, steps, text)
+    session.answer(
+        {"op": observer.history.op, **result}, steps, lambda: print(_SAID[result["found"]["lock"]])
+    )
     return 0
