@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import typer
+from typer.core import TyperCommand
 
 from orchestra import __version__
 from orchestra.cli.session import Session
@@ -43,6 +44,14 @@ VERBS = {
 }
 
 
+TAKE_COMMAND = ("spawn", "retry")  # a worker's, behind --
+
+
+class TakesCommand(TyperCommand):
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- CMD ...]"]
+
+
 class Verbs(click.Group):
     """The verbs by name, each imported when it is asked for."""
 
@@ -67,14 +76,15 @@ class Verbs(click.Group):
             raise click.UsageError(f"there is no command {args[0]!r}{near and '; '}{near}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
         ctx.obj.verb = name or ""  # a value of an option may be spelled like a verb
-        if ctx.obj.after_dashes is not None and name not in ("spawn", "retry"):
+        if ctx.obj.after_dashes is not None and name not in TAKE_COMMAND:
             raise click.UsageError(f"orchestra {name} takes no command behind --", ctx)
         return name, command, rest
 
 
 def build(name: str, module: Any) -> click.Command:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name, context_settings={"max_content_width": 100})(getattr(module, f"{name}_"))
+    kind = TakesCommand if name in TAKE_COMMAND else TyperCommand
+    app.command(name, cls=kind, context_settings={"max_content_width": 100})(getattr(module, f"{name}_"))
     command = typer.main.get_command(app)
     command.params += shared_options()
     return command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -163,10 +164,21 @@ def show_story(story: dict[str, Any]) -> None:
     console.print(
         f"[bold]{plain(story['name'])}[/]  {state_text(State(story['state']))}  attempt {story['attempt']}"
     )
-    for key in ("verdict", "meaning", "reason", "retry", "way_out", "gap", "pid", "started_at", "ended_at"):
+    for key in (
+        "verdict",
+        "meaning",
+        "reason",
+        "retry",
+        "way_out",
+        "gap",
+        "pid",
+        "started_at",
+        "ended_at",
+        "found_gone_at",
+    ):
         if story.get(key) is not None:
             console.print(f"  {key}: {plain(story[key])}")
-    console.print(f"  command: {plain(' '.join(story['command']))}")
+    console.print(f"  command: {plain(shlex.join(story['command']))}")
     if beat := story.get("beat"):
         console.print("  beat: " + plain(", ".join(f"{key} {value}" for key, value in beat.items())))
     if "deferred" in story:
@@ -188,4 +200,8 @@ def show_story(story: dict[str, Any]) -> None:
         if row["at"]:
             made.add_row(row["what"], row["at"][:19], size, plain(row["path"].rpartition("/")[2]))
     console.print(made)
+    for row in story["made"]["files"]:
+        console.print(f"  made: {plain(row['file'])} ({row['size_bytes']} bytes)")
+    if story["made"]["truncated"]:
+        console.print("  made: … and more")
     console.print(f"in {plain(story['trail'][0]['path'].rpartition('/')[0])}", soft_wrap=True)

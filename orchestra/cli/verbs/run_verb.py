@@ -44,6 +44,7 @@ def run_(
 
     Deferred workers are picked up with back-off, failed ones get the attempts that the plan allows.
     Interrupted, it leaves the workers running; started again, it goes on where the run stands.
+    In a pipe it says nothing before its one answer: follow it with orchestra wait RUN --follow.
 
     \b
     Examples:
@@ -75,9 +76,11 @@ def run_(
     def text() -> None:
         if report.stopped_at:
             print(
-                f"stopped behind phase {report.stopped_at} (on_failure: stop); "
+                f"stopped after phase {report.stopped_at} (on_failure: stop); "
                 f"failed: {', '.join(report.failed)}"
             )
+        elif report.failed:
+            print(f"failed: {', '.join(report.failed)}")
         print(f"{layout.run_dir}: {in_words(snapshot.counts())}")
 
     stopped = report.failed if report.stopped_at else []

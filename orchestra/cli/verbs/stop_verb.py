@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import Names, Run, seconds, session_of
+from orchestra.cli.options import Names, Run, duration, session_of
 from orchestra.cli.progress import working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.observe import Observer
@@ -22,7 +22,11 @@ def stop_(
     grace: Annotated[
         float,
         typer.Option(
-            "--grace", metavar="S", min=0, max=3600, callback=seconds, help="Seconds from TERM to KILL."
+            "--grace",
+            metavar="S",
+            parser=duration(most_s=3600),
+            show_default=f"{GRACE_S:g}",
+            help="From TERM to KILL: seconds, or 2m.",
         ),
     ] = GRACE_S,
 ) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import MOST_ALERTS, Phase, Run, complete_worker, seconds, session_of
+from orchestra.cli.options import MOST_ALERTS, Phase, Run, complete_worker, duration, session_of
 from orchestra.cli.progress import Tally, in_words, working
 from orchestra.cli.session import Session
 from orchestra.engine.observe import Observer
@@ -24,11 +24,22 @@ def wait_(
     phase: Phase = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--for", metavar="NAME", help="Only these workers.", autocompletion=complete_worker),
+        typer.Option(
+            "--for",
+            metavar="NAME",
+            help="Only this worker; may be given again.",
+            autocompletion=complete_worker,
+        ),
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", metavar="S", min=0, callback=seconds, help="Seconds; then exit status 5."),
+        typer.Option(
+            "--timeout",
+            metavar="S",
+            parser=duration(),
+            show_default="100",
+            help="Seconds, or 10m; then exit status 5.",
+        ),
     ] = 100.0,
     since: Annotated[
         int | None,
@@ -43,7 +54,8 @@ def wait_(
 ) -> int:
     """Wait until the named workers have ended, until one fails, or until the timeout.
 
-    The answer says what changed since OP, and `next` carries the cursor for the next call.
+    The answer says what changed since OP, and `next` carries the cursor for the next call. Without
+    --since a failure that was told already ends it again at once: after a retry, wait from its op on.
 
     \b
     Example:
