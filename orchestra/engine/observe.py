@@ -204,8 +204,8 @@ class Observer:
 
     def _overdue(self, view: WorkerView) -> WorkerView:
         """One past its timeout is told so while its launcher ends it."""
-        timeout_s, ran_s = view.record.entry.timeout_s, clock.seconds_since(view.started_at or "")
-        if view.state not in (State.RUNNING, State.STALLED) or not timeout_s or (ran_s or 0) <= timeout_s:
+        timeout_s = view.record.entry.timeout_s
+        if not timeout_s or view.ended or (clock.seconds_since(view.started_at or "") or 0) <= timeout_s:
             return view
         return view._replace(reason=f"past its timeout ({timeout_s:g} s), being ended")
 
