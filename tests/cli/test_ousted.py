@@ -35,3 +35,13 @@ def test_it_notices_also_where_it_waits_for_time_alone(root: Root) -> None:
     ):
         assert root("unlock", "r", "--force").code == 0
         pause(conductor, 30.0)
+
+
+def test_a_lock_that_cannot_be_read_just_now_ousts_nobody(root: Root) -> None:
+    root.init("r")
+    holder = root.run_dir("r") / ".narrator.lock" / "holder.json"
+    with conduct(Layout(str(root.run_dir("r"))), Narrator("run")) as conductor:
+        text = holder.read_text()
+        holder.write_text("")
+        conductor.refresh()
+        holder.write_text(text)
