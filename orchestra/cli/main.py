@@ -8,11 +8,13 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 import click
 import typer
+from typer.core import TyperCommand
 
 from orchestra import __version__
 from orchestra.cli.session import Session
@@ -44,6 +46,14 @@ VERBS = {
 }
 
 
+TAKE_COMMAND = ("spawn", "retry")  # a worker's, behind --
+
+
+class TakesCommand(TyperCommand):
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- CMD ...]"]
+
+
 class Verbs(click.Group):
     """The verbs by name, each imported when it is asked for."""
 
@@ -68,14 +78,15 @@ class Verbs(click.Group):
             raise click.UsageError(f"there is no command {args[0]!r}{near and '; '}{near}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
         ctx.obj.verb = name or ""  # a value of an option may be spelled like a verb
-        if ctx.obj.after_dashes is not None and name not in ("spawn", "retry"):
+        if ctx.obj.after_dashes is not None and name not in TAKE_COMMAND:
             raise click.UsageError(f"orchestra {name} takes no command behind --", ctx)
         return name, command, rest
 
 
 def build(name: str, module: Any) -> click.Command:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name, context_settings={"max_content_width": 100})(getattr(module, f"{name}_"))
+    kind = TakesCommand if name in TAKE_COMMAND else TyperCommand
+    app.command(name, cls=kind, context_settings={"max_content_width": 100})(getattr(module, f"{name}_"))
     command = typer.main.get_command(app)
     command.params += shared_options()
     return command
@@ -178,15 +189,18 @@ def interrupt(signum: int, frame: object) -> None:
     raise Interrupted
 
 
-def main() -> None:
-    """The console script. A call is short, and a narrator makes hundreds: collecting garbage and
-    taking the interpreter apart at the end would be an eighth of its time."""
+def main(noted: Sequence[int] = ()) -> None:
+    """Answer one call. It is short, and a narrator makes hundreds: collecting garbage and taking the
+    interpreter apart at the end would be an eighth of its time.
+
+    `noted`: interrupts that came before there was anybody to answer them.
+    """
     gc.disable()
     open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the encoding has no sign for is told all the same
             stream.reconfigure(errors="backslashreplace")
-    code = run(sys.argv[1:])
+    code = run(sys.argv[1:], noted)
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -197,7 +211,7 @@ def main() -> None:
     os._exit(code)
 
 
-def run(argv: list[str]) -> int:
+def run(argv: list[str], noted: Sequence[int] = ()) -> int:
     """The one error boundary. Returns the exit status."""
     words, after = split_at_dashes(argv)
     session = Session(after)
@@ -208,6 +222,7 @@ def run(argv: list[str]) -> int:
         if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup means it
             signal.signal(signum, interrupt)
     try:
+        hear_interrupts(noted)
         code = group().main(words, prog_name="orchestra", standalone_mode=False, obj=session)
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
@@ -238,6 +253,14 @@ def run(argv: list[str]) -> int:
         hint = "this is a bug in orchestra: please report it with the lines on standard error"
         message = f"{type(error).__name__}: {error}"
         return tell(session, words, {"code": "internal", "message": message, "hint": hint}, BUG)
+
+
+def hear_interrupts(noted: Sequence[int]) -> None:
+    """From here on, as Python does, unless it was told to ignore them. Raises KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if noted:
+        raise KeyboardInterrupt
 
 
 def usage_error(message: str, verb: str) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
 
 from orchestra.cli.session import Session
+from orchestra.model.units import LONGEST_S, BadValue, format_duration, parse_duration
 
 if TYPE_CHECKING:
     from orchestra.engine.observe import Observer
@@ -57,11 +59,19 @@ def observer_for_completion(ctx: click.Context) -> Observer | None:
         return None
 
 
-def seconds(value: float) -> float:
-    """`nan` passes every range, and no comparison with it ever comes true."""
-    if value != value:
-        raise typer.BadParameter("nan is no number of seconds")
-    return value
+def duration(most_s: float = LONGEST_S) -> Callable[[str | float], float]:
+    """Reads seconds as the plan does: "90", "10m", "1h30m"; 0 as well."""
+
+    def read(text: str | float) -> float:
+        try:
+            seconds = 0.0 if str(text) in ("0", "0.0") else parse_duration(text)
+        except BadValue as error:
+            raise typer.BadParameter(str(error)) from None
+        if seconds > most_s:
+            raise typer.BadParameter(f"{text} is more than {format_duration(most_s)}")
+        return seconds
+
+    return read
 
 
 Run = Annotated[

@@ -9,7 +9,7 @@ from orchestra.cli.session import Session
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import next_steps
+from orchestra.model.advice import mend_steps
 from orchestra.model.history import State
 
 ALL_WELL, FAILED, DEFERRED = 0, 1, 4
@@ -28,14 +28,14 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
     if isinstance(observer, Conductor):
         body["recovered"] = observer.recovered
     about = [row["name"] for row in [*report.failed, *report.spawned]]
-    steps = next_steps(session.words, observer.standing(), observer.history.plan, about)
+    steps = session.next_steps(observer, observer.standing(), about)
 
     def proposed(verb: str) -> bool:
         return any(step.startswith(f"orchestra {verb} ") for step in steps)
 
-    failed = [row["name"] for row in report.already if row["state"] == State.FAILED]
+    failed = [views[row["name"]] for row in report.already if row["state"] == State.FAILED]
     if failed and session.verb == "spawn" and not proposed("retry"):
-        steps.append(f"orchestra retry {session.words} {' '.join(failed)}")
+        steps += mend_steps(session.words, failed)
     if dry_run:
         steps = [
             shlex.join(

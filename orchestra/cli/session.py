@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.place import locate
 from orchestra.host import clock
-from orchestra.model.advice import run_words
+from orchestra.model.advice import next_steps, run_words
 from orchestra.model.event import json_bytes
 from orchestra.store.layout import Layout
+
+if TYPE_CHECKING:
+    from orchestra.engine.observe import Observer
+    from orchestra.model.snapshot import Snapshot
 
 
 class Session:
@@ -46,21 +50,32 @@ class Session:
         self.words = run_words(run, self.given_root, self.given_narrator)
         return layout
 
-    def envelope(self, body: dict[str, Any], next_steps: list[str]) -> dict[str, Any]:
+    def next_steps(
+        self, observer: Observer, snapshot: Snapshot, about: Sequence[str] = (), stopped: Sequence[str] = ()
+    ) -> list[str]:
+        """What makes sense now, for whoever calls."""
+        history = observer.history
+        seat = history.seat_for(self.narrator.id)
+        return next_steps(self.words, snapshot, history.plan, about, seat=seat, stopped=stopped)
+
+    def envelope(self, body: dict[str, Any], steps: list[str]) -> dict[str, Any]:
         head: dict[str, Any] = {"ok": "error" not in body, "command": self.verb}
         if self.run is not None:
             head["run"] = self.run
-        return {**head, "as_of": clock.now(), **body, "next": next_steps}
+        return {**head, "as_of": clock.now(), **body, "next": steps}
 
-    def answer(
-        self, body: dict[str, Any], next_steps: list[str], text: Callable[[], None] | None = None
-    ) -> None:
-        """One JSON object on stdout; or, for people, whatever `text` prints and the next steps."""
+    def answer(self, body: dict[str, Any], steps: list[str], text: Callable[[], None] | None = None) -> None:
+        """One JSON object on stdout; or, for people, what `text` prints, what was put right, what is next."""
         if self.as_json or text is None:
-            self.line(self.envelope(body, next_steps))
+            self.line(self.envelope(body, steps))
             return
         text()
-        for step in next_steps:
+        if body.get("recovered"):
+            from orchestra.cli.sentences import recovered_sentences
+
+            for sentence in recovered_sentences(body["recovered"]):
+                print(f"put right: {sentence}")
+        for step in steps:
             print(f"next: {step}")
 
     def line(self, value: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,9 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
+from orchestra.cli.options import MOST_ALERTS
 from orchestra.cli.progress import in_words
+from orchestra.cli.sentences import alert_sentences
 from orchestra.engine.fanout import SpawnReport
 from orchestra.model.history import State
 from orchestra.model.snapshot import Snapshot, WorkerView
@@ -84,16 +87,15 @@ def show_status(snapshot: Snapshot, views: Sequence[WorkerView], hidden: int, fa
         console.print(f"lock: held by {plain(who)}{dead}")
     if snapshot.seat:
         console.print(f"seat: {plain(snapshot.seat)}")
-    for alert in snapshot.alerts[:10]:
-        rest = ", ".join(f"{k} {v}" for k, v in alert.items() if k not in ("kind", "op", "holder"))
-        console.print(f"[yellow]alert: {plain(alert['kind'])}[/] {plain(rest)}")
+    for sentence in alert_sentences(snapshot.alerts)[:MOST_ALERTS]:
+        console.print(f"[yellow]alert:[/] {plain(sentence)}")
 
 
 def show_buckets(report: SpawnReport, *, dry_run: bool, nothing: str) -> None:
     would = "would be " if dry_run else ""
     for row in report.spawned:
         pid = f" (pid {row['pid']})" if row.get("pid") else ""
-        console.print(f"[cyan]▶ {would}spawned[/]  {plain(row['name'])}{pid}")
+        console.print(f"[cyan]▶ {would}spawned[/]  {plain(row['name'])}{pid}{at_once(row)}")
     for row in report.deferred:
         console.print(f"[yellow]… {would}deferred[/] {plain(row['name'])}: {plain(row['reason'])}")
     for row in report.failed:
@@ -101,9 +103,22 @@ def show_buckets(report: SpawnReport, *, dry_run: bool, nothing: str) -> None:
             f"[bold red]✗ failed[/]   {plain(row['name'])}: {plain(row['verdict'])}: {plain(row['reason'])}"
         )
     for row in report.already:
-        console.print(f"[dim]· already[/]  {plain(row['name'])}: {plain(row['state'])}")
+        console.print(f"[dim]· already[/]  {plain(row['name'])}: {plain(noted(row))}")
     if not any(report):
         console.print(f"nothing to do: {nothing}")
+
+
+def at_once(row: dict[str, Any]) -> str:
+    """How a spawned one has ended already, if it has."""
+    if "state" not in row:
+        return ""
+    why = f": {row['verdict']}: {row['reason']}" if row["verdict"] else ""
+    return f", and {state_text(State(row['state']))}{plain(why)}"
+
+
+def noted(row: dict[str, Any]) -> str:
+    """The state of one that was left alone, and why it was if that wants saying."""
+    return f"{row['state']}; {row['note']}" if "note" in row else str(row["state"])
 
 
 def say(view: WorkerView) -> None:
@@ -151,10 +166,21 @@ def show_story(story: dict[str, Any]) -> None:
     console.print(
         f"[bold]{plain(story['name'])}[/]  {state_text(State(story['state']))}  attempt {story['attempt']}"
     )
-    for key in ("verdict", "meaning", "reason", "retry", "way_out", "gap", "pid", "started_at", "ended_at"):
+    for key in (
+        "verdict",
+        "meaning",
+        "reason",
+        "retry",
+        "way_out",
+        "gap",
+        "pid",
+        "started_at",
+        "ended_at",
+        "found_gone_at",
+    ):
         if story.get(key) is not None:
             console.print(f"  {key}: {plain(story[key])}")
-    console.print(f"  command: {plain(' '.join(story['command']))}")
+    console.print(f"  command: {plain(shlex.join(story['command']))}")
     if beat := story.get("beat"):
         console.print("  beat: " + plain(", ".join(f"{key} {value}" for key, value in beat.items())))
     if "deferred" in story:
@@ -178,6 +204,10 @@ def show_story(story: dict[str, Any]) -> None:
         if row["at"]:
             made.add_row(row["what"], row["at"][:19], size, plain(row["path"].rpartition("/")[2]))
     console.print(made)
+    for row in story["made"]["files"]:
+        console.print(f"  made: {plain(row['file'])} ({row['size_bytes']} bytes)")
+    if story["made"]["truncated"]:
+        console.print("  made: … and more")
     console.print(f"in {plain(story['trail'][0]['path'].rpartition('/')[0])}", soft_wrap=True)
 
 

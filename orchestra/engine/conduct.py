@@ -20,6 +20,7 @@ from orchestra.engine.settle import settle
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Superseded
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
+from orchestra.model.history import Seat
 from orchestra.model.owner import Holder
 from orchestra.store import lock
 from orchestra.store.eventlog import Repair
@@ -54,6 +55,13 @@ class Conductor(Observer):
                 "somebody forced it open",
                 hint=f"orchestra status {self.layout.run_id} shows who conducts now",
             )
+
+    def refresh(self) -> None:
+        """Raises Superseded too: one who only waits would not hear of it otherwise."""
+        sight = lock.look(self.layout)
+        if sight.holder is not None or not sight.held:  # one that cannot be read just now proves nothing
+            self.check_still_mine()
+        super().refresh()
 
     def record(self, drafts: list[Draft]) -> list[Event]:
         """Append facts that are not known yet. Raises Storage and Superseded, recording nothing."""
@@ -124,11 +132,12 @@ class Conductor(Observer):
 
     def sit(self, narrator: str | None) -> None:
         """Look at the seat, where the caller goes by an ID."""
-        if narrator is None or self.history.seat == narrator:
+        if narrator is None:
             return
+        claim = self.history.seat_for(narrator)
         seat, since = self.history.seat, self.history.seat_since
         sit_anew = f"orchestra takeover {self.layout.run_id} --narrator {shlex.quote(narrator)}"
-        if narrator in self.history.unseated:
+        if claim == Seat.LOST:
             raise Superseded(
                 f"narrator {seat!r} took over run {self.layout.run_id} at {since}: "
                 f"{narrator!r} conducts it no more",
@@ -136,7 +145,7 @@ class Conductor(Observer):
                 seat=seat,
                 since=since,
             )
-        if seat is not None:
+        if claim == Seat.TAKEN:
             raise NarratorAlreadyActive(
                 f"run {self.layout.run_id} is conducted by narrator {seat!r} since {since}",
                 hint=f"if it is gone for good: {sit_anew}",
@@ -241,7 +250,7 @@ def already_active(layout: Layout, sight: lock.LockSight) -> NarratorAlreadyActi
         f"another narrator (pid {pid} on {sight.holder.process.host}, orchestra {sight.holder.command}) "
         f"has held run {layout.run_id} since {sight.holder.acquired_at}",
         hint=f"wait for it, or end it (kill {pid}): its workers run on; "
-        f"only if you are sure that it is gone: orchestra unlock {layout.run_id}",
+        f"only if it must lose the run: orchestra unlock {layout.run_id} --force",
         pid=pid,
         holder=details,
     )

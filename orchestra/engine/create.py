@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from typing import Any
 
 from orchestra.engine.conduct import Conductor, holding, refuse_inside_worker
@@ -27,6 +28,8 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
     text, plan = read_plan(plan_path) if plan_path else (None, None)
     base = os.path.dirname(os.path.abspath(plan_path)) if plan_path else os.getcwd()
     digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
+    plan_word = shlex.quote(plan_path or "PLAN.yaml")
+    again = f"run {plan_word} --run NEW" if who.command == "run" else f"init NEW --plan {plan_word}"
     make_directory(layout)
     with holding(layout, who) as (holder, freed):
         conductor = Conductor(layout, holder)
@@ -35,7 +38,7 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
         except NoSuchRun:
             pass
         else:
-            check_same_plan(conductor, digest, base)
+            check_same_plan(conductor, digest, base, again)
             conductor.sit(who.id)
             return False
         conductor.epoch = 1
@@ -61,15 +64,25 @@ def make_directory(layout: Layout) -> None:
         )
 
 
-def check_same_plan(conductor: Conductor, digest: str | None, base: str) -> None:
-    """Briefs and directories are relative to the plan: the same text elsewhere is another plan."""
-    if digest is None or (digest, base) == (conductor.history.plan_sha256, conductor.history.base):
+def check_same_plan(conductor: Conductor, digest: str | None, base: str, again: str) -> None:
+    """Briefs and directories are relative to the plan: the same text elsewhere is another plan.
+
+    `again`: how to make a run of this plan under another name.
+    """
+    history, run = conductor.history, conductor.layout.run_id
+    if digest is None or (digest, base) == (history.plan_sha256, history.base):
         return
+    if history.plan_sha256 is None:
+        why = "without a plan"
+    elif digest == history.plan_sha256:
+        why = f"with the same plan in another place, {history.base}: its briefs are read there"
+    else:
+        why = "and its plan was another text when it was made"
     raise NameTaken(
-        f"run {conductor.layout.run_id} exists already, with another plan "
-        f"(or the same one in another place: {conductor.history.base})",
-        hint="give the new run another name: orchestra init NEW --plan PLAN.yaml",
-        run=conductor.layout.run_id,
+        f"run {run} exists already, {why}",
+        hint=f"for a new run: orchestra {again}; to mend a failed worker's command in this one: "
+        f"orchestra retry {run} NAME -- CMD",
+        run=run,
     )
 
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from orchestra.engine.beat import last_beats
+from orchestra.engine.made import made
 from orchestra.engine.observe import Observer
 from orchestra.engine.printed import last_lines
 from orchestra.host import clock
@@ -30,9 +31,11 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         "expect": [{"file": e.file or "stdout", "min_bytes": e.min_bytes} for e in record.entry.expect],
         "started_at": view.started_at or record.started_at,
         "ended_at": view.ended_at,
+        **({"found_gone_at": record.since if record.verdict else clock.now()} if lost(view) else {}),
         "gap": view.gap,
         "leftovers": list(view.leftovers),
         "trail": trail(observer, record),
+        "made": made(observer.layout.out(name)),
         "attempts": [*record.failures, *([attempt_row(view)] if record.state != State.PLANNED else [])],
         "events": [],
     }
@@ -56,6 +59,11 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         {"op": e.op, "at": e.at, "kind": e.kind} for e in events if e.data.get("worker") == name
     ]
     return story
+
+
+def lost(view: WorkerView) -> bool:
+    """Nobody knows when it ended."""
+    return view.verdict == Verdict.LOST and view.ended_at is None
 
 
 def attempt_row(view: WorkerView) -> dict[str, Any]:
@@ -89,9 +97,8 @@ def trail(observer: Observer, record: WorkerRecord) -> list[dict[str, Any]]:
         except OSError:
             rows.append({"what": what, "path": path, "at": None, "size_bytes": None})
         else:
-            rows.append(
-                {"what": what, "path": path, "at": clock.stamp(info.st_mtime), "size_bytes": info.st_size}
-            )
+            size = None if what == "out" else info.st_size  # a directory's own size says nothing
+            rows.append({"what": what, "path": path, "at": clock.stamp(info.st_mtime), "size_bytes": size})
     return rows
 
 

@@ -16,7 +16,7 @@ from orchestra.engine.request import wanted_of
 from orchestra.engine.retry import retry
 from orchestra.engine.room import Room
 from orchestra.engine.spawn import candidates, intend, sort_out
-from orchestra.engine.wait import Scope, wait
+from orchestra.engine.wait import Scope, pause, wait
 from orchestra.errors import Usage
 from orchestra.host import clock
 from orchestra.model.history import ENDED, State, WorkerRecord
@@ -158,7 +158,7 @@ class _Phase:
         timeout_s = self.patience.next_s() if waiting else 3600.0
         running = tuple(n for n in names if self.record(n).state == State.RUNNING)
         if not running:
-            clock.pause(timeout_s)
+            pause(self.conductor, timeout_s)
             return
         scope = Scope(names=running, since=self.conductor.history.op, first=bool(waiting))
         report = wait(
@@ -166,7 +166,7 @@ class _Phase:
             scope,
             timeout_s=timeout_s,
             record=self.conductor.record,
-            on_change=self.say_view,
+            on_change=lambda view, _: self.say_view(view),
         )
         if report.outcome != "timeout":
             self.patience.start_over()

@@ -200,7 +200,14 @@ class Observer:
         if stall and sight.alive and self._may_be_quiet(record, sight):
             started_at = (sight.mark and sight.mark.started_at) or record.started_at or record.since
             sight = sight._replace(quiet_s=self.quiet_s(record, started_at))
-        return judge(record, sight, conducted=conducted)
+        return self._overdue(judge(record, sight, conducted=conducted))
+
+    def _overdue(self, view: WorkerView) -> WorkerView:
+        """One past its timeout is told so while its launcher ends it."""
+        timeout_s = view.record.entry.timeout_s
+        if not timeout_s or view.ended or (clock.seconds_since(view.started_at or "") or 0) <= timeout_s:
+            return view
+        return view._replace(reason=f"past its timeout ({timeout_s:g} s), being ended")
 
     def _may_be_quiet(self, record: WorkerRecord, sight: Sight) -> bool:
         """Whether it has run for long enough to have been quiet for too long."""

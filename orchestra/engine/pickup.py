@@ -14,7 +14,7 @@ from orchestra.engine.fanout import asks
 from orchestra.engine.observe import Observer
 from orchestra.engine.room import Room
 from orchestra.engine.spawn import candidates
-from orchestra.engine.wait import Scope, WaitReport, names_in_scope, wait
+from orchestra.engine.wait import Scope, Teller, WaitReport, names_in_scope, pause, wait
 from orchestra.errors import NarratorAlreadyActive
 from orchestra.host import clock
 from orchestra.model.history import State, WorkerRecord
@@ -54,7 +54,7 @@ def drain(
     *,
     timeout_s: float,
     start: Callable[[list[str]], None],
-    on_change: Callable[[WorkerView], None] | None = None,
+    on_change: Teller | None = None,
 ) -> WaitReport:
     """Wait, and start what is deferred as soon as there is room.
 
@@ -78,7 +78,7 @@ def drain(
         pause_s = min(left_s, patience.next_s()) if _waiting(observer, scope) else left_s
         at_work = tuple(v.record.name for v in report.views if v.state in (State.RUNNING, State.STALLED))
         if not at_work:
-            clock.pause(pause_s)
+            pause(observer, pause_s)
             continue
         change = Scope(at_work, since=observer.history.op, keep_going=True, first=True)
         if wait(observer, change, timeout_s=pause_s, on_change=tell).outcome != "timeout":
@@ -90,16 +90,16 @@ def _waiting(observer: Observer, scope: Scope) -> list[WorkerRecord]:
     return [record for record in candidates(observer) if record.name in names]
 
 
-def _once(tell: Callable[[WorkerView], None] | None) -> Callable[[WorkerView], None] | None:
+def _once(tell: Teller | None) -> Teller | None:
     """Each change told once, however often one looks."""
     if tell is None:
         return None
     told: set[tuple[str, int, State]] = set()
 
-    def tell_once(view: WorkerView) -> None:
+    def tell_once(view: WorkerView, op: int) -> None:
         key = (view.record.name, view.record.attempt, view.state)
         if key not in told:
             told.add(key)
-            tell(view)
+            tell(view, op)
 
     return tell_once

@@ -8,10 +8,19 @@ from collections.abc import Iterator
 
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
-from orchestra.model.history import State
+from orchestra.model.history import State, WorkerRecord
+from orchestra.store.layout import Layout
 from orchestra.store.publish import open_regular
 
 TAIL_BYTES = 16 * 1024
+
+
+def log_of(layout: Layout, record: WorkerRecord, attempt: int, *, stderr: bool) -> str:
+    """The path of an attempt's log: a retry moves the old one's aside."""
+    flat = layout.log_err(record.name) if stderr else layout.log_out(record.name)
+    if attempt == record.attempt:
+        return flat
+    return dict(layout.archived(record.name, attempt))[flat]
 
 
 def last_lines(path: str, lines: int) -> list[str]:

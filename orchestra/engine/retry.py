@@ -15,6 +15,13 @@ from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State
 from orchestra.model.verdict import Retry
 
+_NOTE = {
+    State.DONE: "it has not failed: nothing was done",
+    State.PLANNED: "nobody has asked for it yet: spawn starts it",
+    State.DEFERRED: "it has not been started yet: spawn tries it again",
+    State.FAILED: "a retry would end alike until it is mended: name it to retry all the same",
+}
+
 
 def retry(
     conductor: Conductor,
@@ -41,7 +48,8 @@ def retry(
         if record.state == State.FAILED and (names or record.retry != Retry.NEVER):
             failed.append(record)
         else:
-            already.append(already_row(conductor.view(record)))
+            row = already_row(conductor.view(record))
+            already.append({**row, "note": _NOTE.get(record.state, "it has not ended: nothing was done")})
     for record in failed:
         mark = read_mark(conductor.layout, record)
         launcher = record.process or (mark.process if mark else None)

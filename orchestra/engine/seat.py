@@ -40,12 +40,13 @@ def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
             pid=process.pid,
             holder=sight.holder.to_json(),
         )
+    before = found(sight)  # now: an ousted holder ends as soon as it notices
     with conduct(layout, who, seated=False) as conductor:
         if sight.held and may(sight.holder):
             note: dict[str, Any] = {"holder": sight.holder.to_json() if sight.holder else None}
-            forced = force and sight.holder is not None and not holder_is_dead(sight.holder)
+            forced = before["lock"] == "forced"
             conductor.record([Draft(ALERTS, "lock_freed", {**note, "forced": forced})])
-        return {"found": found(sight), "recovered": conductor.recovered}
+        return {"found": before, "recovered": conductor.recovered}
 
 
 def found(sight: lock.LockSight) -> dict[str, Any]:

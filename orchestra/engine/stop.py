@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 REPORT_PATIENCE_S = 5.0  # for the launcher to write its result once its worker is gone
 
 
+_NOTE = {
+    State.PLANNED: "nothing to stop yet: once its phase is spawned it starts all the same",
+    State.DONE: "it had ended before",
+    State.FAILED: "it had ended before",
+}
+
+
 class StopReport(NamedTuple):
     stopped: list[dict[str, Any]]
     already: list[dict[str, Any]]
@@ -36,7 +43,9 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     views = [conductor.view(conductor.record_of(name)) for name in chosen]
     going = [view for view in views if not view.ended and view.state != State.PLANNED]
     already = [
-        {"name": v.record.name, "state": v.state} for v in views if v not in going and (names or v.ended)
+        {"name": v.record.name, "state": v.state, "note": _NOTE[v.state]}
+        for v in views
+        if v not in going and (names or v.ended)
     ]
     conductor.record(
         [

@@ -12,7 +12,7 @@ from orchestra.engine.observe import Observer
 from orchestra.errors import Storage, Usage
 from orchestra.host import clock
 from orchestra.model.event import Draft
-from orchestra.model.history import State
+from orchestra.model.history import ENDED, State
 from orchestra.model.snapshot import WorkerView, facts
 
 BEAT_S = 2.0  # how long a hint that never came can keep us in the dark
@@ -44,6 +44,8 @@ class WaitReport(NamedTuple):
 
 
 Recorder = Callable[[list[Draft]], object]
+Teller = Callable[[WorkerView, int], None]
+"""Hears of a change, with the cursor behind it: whoever asks from there misses and repeats nothing."""
 
 
 def record_facts(observer: Observer) -> Recorder:
@@ -77,7 +79,7 @@ def wait(
     *,
     timeout_s: float,
     record: Recorder | None = None,
-    on_change: Callable[[WorkerView], None] | None = None,
+    on_change: Teller | None = None,
 ) -> WaitReport:
     """Wait on an opened observer.
 
@@ -93,13 +95,22 @@ def wait(
     return _Wait(observer, scope, record or record_facts(observer), on_change).until(timeout_s)
 
 
+def pause(observer: Observer, seconds: float) -> None:
+    """Where nobody is to be watched: time alone, and on each beat a look at the log and at who conducts."""
+    deadline = clock.monotonic() + seconds
+    while (left := deadline - clock.monotonic()) > 0:
+        clock.pause(min(BEAT_S, left))
+        with contextlib.suppress(Storage):
+            observer.refresh()
+
+
 class _Wait:
     def __init__(
         self,
         observer: Observer,
         scope: Scope,
         record: Recorder,
-        on_change: Callable[[WorkerView], None] | None,
+        on_change: Teller | None,
     ) -> None:
         self.observer = observer
         self.scope = scope
@@ -109,6 +120,7 @@ class _Wait:
         self.views: dict[str, WorkerView] = {}
         self.told: dict[str, tuple[int, State]] = {}
         self.since = scope.since or 0
+        self.op_told = self.since
 
     def until(self, timeout_s: float) -> WaitReport:
         deadline = clock.monotonic() + timeout_s
@@ -137,39 +149,53 @@ class _Wait:
         if not ended and not files:
             self.look(self.names, beat=True)
             return
-        hinted = ended | {found for file in files if (found := worker_of(file)) is not None}
         if files:
             self.refresh()
-            hinted.update(self.newcomers())
+        hinted = ended | {found for file in files if (found := worker_of(file)) is not None}
         self.look([name for name in self.names if name in hinted], beat=False)
 
     def look(self, names: list[str], *, beat: bool = True) -> None:
-        """Look at these workers; record and tell what is new of them."""
+        """Look at these workers and at all of whom the log has news; record and tell what is new."""
         if beat:
             self.refresh()
-            names = names + [name for name in self.newcomers() if name not in names]
+        looked: dict[str, None] = {}
+        while more := [name for name in dict.fromkeys([*names, *self.in_the_news()]) if name not in looked]:
+            self.observe(more, beat=beat)
+            looked.update(dict.fromkeys(more))
+        self.tell(list(looked))
+
+    def in_the_news(self) -> list[str]:
+        """Of whom the log has something that was not looked at yet.
+
+        Where no worker was named, those that come while we wait count as well.
+        """
+        workers = self.observer.history.workers
+        if not self.scope.names and self.scope.phase is None:
+            self.names += [name for name in workers if name not in self.views and name not in self.names]
+        return [
+            name
+            for name in self.names
+            if (record := workers.get(name)) is not None
+            and ((view := self.views.get(name)) is None or view.record is not record)
+        ]
+
+    def observe(self, names: list[str], *, beat: bool) -> None:
+        """How long they have been quiet is looked at on a beat; until the next, who stalled stalls."""
         conducted = self.observer.conducted()
         drafts: list[Draft] = []
         for name in names:
             record = self.observer.record_of(name)
             view = self.observer.view(record, conducted=conducted, stall=beat)
-            drafts += facts(view)
-            self.views[name] = view
-        if drafts:
-            self.record(drafts)
-            for name in {str(draft.data["worker"]) for draft in drafts}:
-                known = self.observer.history.workers[name]
-                if known.state == self.views[name].state or self.views[name].ended:
-                    self.views[name] = self.views[name]._replace(record=known)
-        self.tell(names)
-
-    def newcomers(self) -> list[str]:
-        """Where no worker was named, those that come while we wait count as well."""
-        if self.scope.names or self.scope.phase is not None:
-            return []
-        new = [name for name in self.observer.history.workers if name not in self.views]
-        self.names += [name for name in new if name not in self.names]
-        return new
+            before = self.views.get(name)
+            self.views[name] = view if beat or before is None else still_stalled(before, view)
+            drafts += facts(self.views[name])
+        if not drafts:
+            return
+        self.record(drafts)
+        for name in {str(draft.data["worker"]) for draft in drafts}:
+            known, view = self.observer.history.workers[name], self.views[name]
+            if known.attempt == view.record.attempt and (view.ended or known.state not in ENDED):
+                self.views[name] = view._replace(record=known)
 
     def refresh(self) -> None:
         try:
@@ -179,15 +205,16 @@ class _Wait:
                 raise
 
     def tell(self, names: list[str]) -> None:
-        for name in names:
-            view = self.views[name]
-            now = (view.record.attempt, view.state)
+        """In the order of the log; what has no event of its own comes behind what was told already."""
+        for view in sorted((self.views[name] for name in names), key=lambda view: view.record.op):
+            name, now = view.record.name, (view.record.attempt, view.state)
             if self.told.get(name) == now:
                 continue
             news = name in self.told or view.record.op > self.since
             self.told[name] = now
             if news and self.on_change is not None:
-                self.on_change(view)
+                self.op_told = max(self.op_told, view.record.op)
+                self.on_change(view, self.op_told)
 
     def outcome(self) -> str | None:
         """Why waiting is over, if it is."""
@@ -210,6 +237,15 @@ class _Wait:
     def counts(self, view: WorkerView) -> bool:
         """With a cursor, only what came after it; a fact that could not be recorded counts always."""
         return self.scope.since is None or view.record.op > self.since or not _recorded(view)
+
+
+def still_stalled(before: WorkerView, now: WorkerView) -> WorkerView:
+    """`now` was not asked how quiet the worker is."""
+    if before.state != State.STALLED or now.state != State.RUNNING:
+        return now
+    if before.record.attempt != now.record.attempt:
+        return now
+    return now._replace(state=before.state, reason=before.reason)
 
 
 def _recorded(view: WorkerView) -> bool:

@@ -5,40 +5,56 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from orchestra.model.history import State
+from orchestra.model.history import Seat, State
 from orchestra.model.plan import Plan
 from orchestra.model.snapshot import Snapshot, WorkerView
-from orchestra.model.verdict import Retry
+from orchestra.model.verdict import Retry, Verdict
 
 MOST_NAMES = 20
 
 
-def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[str] = ()) -> list[str]:
+def next_steps(
+    run: str,
+    snapshot: Snapshot,
+    plan: Plan | None,
+    about: Sequence[str] = (),
+    *,
+    seat: Seat = Seat.FREE,
+    stopped: Sequence[str] = (),
+) -> list[str]:
     """`run` is RUN as it must stand in a command; `about`: whom the answer is about, if not all alike.
 
-    The rules, each adding its line (while somebody conducts the run, only what is not refused):
+    `stopped`: whose failures have ended the built-in narrator. The rules, each adding its line
+    (only what is not refused to whoever asks):
 
-    1. A lock that does not say whose it is: unlock.
-    2. A dead holder, leftovers: any mutating command puts them right; unlock does only that.
+    1. A lock that does not say whose it is: unlock. Another's seat: take over.
+    2. A dead holder: any mutating command takes over; the built-in narrator goes on with the plan,
+       for others unlock does only that. Leftovers of lost workers: stop those.
     3. Failures: explain the first (of those it is about; one that only a person can mend goes first);
-       retry those that may gain by it. Somebody stalls: explain that.
+       retry those that may gain by it, or what else helps those `stopped` for. Somebody stalls: explain that.
     4. Something runs: wait, from this moment on.
     5. Something is deferred: spawn again.
-    6. A phase is over and all was well (or the plan says to continue): spawn the next.
+    6. A phase is over and all was well (or the plan says to continue): spawn the next. What has
+       stopped is mended: run on.
     """
     steps: list[str] = []
-    kinds = {alert["kind"] for alert in snapshot.alerts if "op" not in alert}
-    if kinds & {"unreadable_lock", "dead_holder", "leftovers"}:
+    free = is_free(snapshot, seat)
+    present = {alert["kind"]: alert for alert in snapshot.alerts if "op" not in alert}
+    if "unreadable_lock" in present:
         steps.append(f"orchestra unlock {run}")
+    if seat == Seat.TAKEN and not snapshot.conducted:
+        steps.append(f"orchestra takeover {run}")
+    if free and (holder := present.get("dead_holder")) is not None:
+        steps.append(after_death(run, str(holder["command"]), snapshot, plan))
+    if free and (left := [v.record.name for v in snapshot.workers if v.leftovers]):
+        steps.append(f"orchestra stop {run} {' '.join(left[:MOST_NAMES])}")  # it ends the others' as well
     failed = [v for v in snapshot.workers if v.state == State.FAILED]
     stalled = [v for v in snapshot.workers if v.state == State.STALLED]
     ours = [v for v in failed if v.record.name in about] or failed
     for view in sorted(ours, key=lambda v: v.retry != Retry.NEVER)[:1] + stalled[:1]:
         steps.append(f"orchestra explain {run} {view.record.name}")
-    again = [v.record.name for v in failed if may_gain(v)]
-    free = not snapshot.conducted  # else these would be refused
-    if again and free:
-        steps.append(f"orchestra retry {run} {' '.join(again) if len(again) <= MOST_NAMES else ''}".rstrip())
+    if free:
+        steps += mend_steps(run, [v for v in failed if v.record.name in stopped or may_gain(v)])
     at_work = [v for v in snapshot.workers if v.state in (State.RUNNING, State.STALLED)]
     if at_work or (snapshot.conducted and any(v.state == State.SPAWNING for v in snapshot.workers)):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")
@@ -48,6 +64,33 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
     phase = next_phase(snapshot.workers, plan) if go_on else None
     if phase is not None:
         steps.append(f"orchestra spawn {run} --phase {phase}")
+    if stopped and free:
+        steps.append(f"orchestra run --run {run}")
+    return steps
+
+
+def is_free(snapshot: Snapshot, seat: Seat) -> bool:
+    """Whether what changes the run is not refused to whoever asks."""
+    return not snapshot.conducted and seat == Seat.FREE
+
+
+def after_death(run: str, command: str, snapshot: Snapshot, plan: Plan | None) -> str:
+    """Once the holder of the lock, at work on `command`, is dead."""
+    over = all(view.ended for view in snapshot.workers)
+    return (
+        f"orchestra run --run {run}" if command == "run" and plan and not over else f"orchestra unlock {run}"
+    )
+
+
+def mend_steps(run: str, failed: Sequence[WorkerView]) -> list[str]:
+    """What helps failed ones: another command where the command is to blame, else another attempt."""
+    typos = [v for v in failed if v.verdict == Verdict.SPAWN_ERROR and v.retry == Retry.NEVER]
+    others = [v.record.name for v in failed if v not in typos]
+    steps = [f"orchestra retry {run} {view.record.name} -- CMD" for view in typos[:MOST_NAMES]]
+    if others:
+        steps.append(
+            f"orchestra retry {run} {' '.join(others) if len(others) <= MOST_NAMES else ''}".rstrip()
+        )
     return steps
 
 

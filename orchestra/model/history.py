@@ -28,6 +28,14 @@ class State(StrEnum):
 ENDED = (State.DONE, State.FAILED)
 
 
+class Seat(StrEnum):
+    """How the run's seat stands for whoever asks."""
+
+    FREE = "free"  # nobody sits there, or they do; without an ID it is not asked for
+    TAKEN = "taken"  # by another, until they take over
+    LOST = "lost"  # somebody took over from them
+
+
 class Deferral(NamedTuple):
     """Why a worker has not been started, in figures."""
 
@@ -89,6 +97,11 @@ class History:
             if fold is not None:
                 fold(self, event)
         return self
+
+    def seat_for(self, narrator: str | None) -> Seat:
+        if narrator in self.unseated:
+            return Seat.LOST
+        return Seat.FREE if narrator is None or self.seat in (None, narrator) else Seat.TAKEN
 
     def knows(self, draft: Draft) -> bool:
         """Whether a fact about a worker is in the log already, or is about an abandoned attempt."""

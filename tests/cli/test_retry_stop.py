@@ -198,7 +198,9 @@ def test_stop_of_who_has_ended_says_so(root: Root) -> None:
     failed(root)
     answer = root("stop", "r", "W")
     assert (answer.code, answer.json["stopped"]) == (0, [])
-    assert answer.json["already"] == [{"name": "W", "state": "failed"}]
+    assert [(row["name"], row["state"], row["note"]) for row in answer.json["already"]] == [
+        ("W", "failed", "it had ended before")
+    ]
 
 
 def test_a_frozen_worker_can_be_stopped(root: Root) -> None:

@@ -203,8 +203,8 @@ def test_a_worker_that_outlived_its_launcher_is_told_and_ended_by_the_next_comma
     worker = kill_launcher(root)
     status = root("status", "r").json
     assert {"kind": "leftovers", "worker": "W", "pids": [worker]} in status["alerts"]
-    assert "orchestra unlock r" in status["next"]
-    root("unlock", "r")
+    assert status["next"][0] == "orchestra stop r W"
+    root("stop", "r", "W")
     wait_until(lambda: not Path(f"/proc/{worker}/exe").exists(), "the worker's end")
     assert root.worker("r", "W")["verdict"] == "lost"
 

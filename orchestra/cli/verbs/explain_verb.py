@@ -9,9 +9,10 @@ import typer
 from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import next_steps
+from orchestra.model.advice import is_free, mend_steps
 from orchestra.model.history import State
-from orchestra.model.verdict import Retry
+from orchestra.model.snapshot import WorkerView
+from orchestra.model.verdict import Retry, Verdict
 
 
 def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
@@ -24,29 +25,41 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
     session = session_of(ctx)
     observer = Observer(session.locate(run)).open()
     story = explain(observer, name)
-    refused = ("orchestra retry ", "orchestra spawn ", "orchestra stop ") if observer.conducted() else ()
-    own = [step for step in steps(session.words, story) if not step.startswith(refused)]
-    others = next_steps(session.words, observer.snapshot(), observer.history.plan)
-    rest = [step for step in others if step not in own and not step.startswith("orchestra explain ")]
-    session.answer({"op": observer.history.op, "worker": story}, own + rest, lambda: show(story))
+    snapshot = observer.snapshot()
+    of_the_run = [s for s in session.next_steps(observer, snapshot) if not s.startswith(_OF_OTHERS)]
+    view = next(v for v in snapshot.workers if v.record.name == name)
+    free = is_free(snapshot, observer.history.seat_for(session.narrator.id))
+    own = steps_about(session.words, view, story, free=free)
+    rest = [step for step in of_the_run if step not in own]
+    all_steps = own + rest or [f"orchestra status {session.words}"]
+    session.answer({"op": observer.history.op, "worker": story}, all_steps, lambda: show(story))
     return 0
 
 
-def steps(words: str, story: dict[str, Any]) -> list[str]:
-    name, state = story["name"], story["state"]
+_OF_OTHERS = ("orchestra explain ", "orchestra retry ", "orchestra stop ")
+
+
+def steps_about(words: str, view: WorkerView, story: dict[str, Any], *, free: bool) -> list[str]:
+    """What makes sense now for this one worker; `free`: what changes the run is not refused."""
+    name = view.record.name
     found = []
-    if state == State.FAILED and story["retry"] != Retry.NEVER:
-        found.append(f"orchestra retry {words} {name}")
-    if state in (State.RUNNING, State.STALLED):
-        found.append(f"orchestra wait {words} --for {name}")
+    if view.leftovers and free:
         found.append(f"orchestra stop {words} {name}")
-    if state == State.DEFERRED or story["gap"]:
+    mended = mend_steps(words, [view]) if free and view.state == State.FAILED else []
+    if view.retry != Retry.NEVER:
+        found += mended
+    if view.state in (State.RUNNING, State.STALLED):
+        found.append(f"orchestra wait {words} --for {name}")
+        found += [f"orchestra stop {words} {name}"] if free else []
+    if (view.state == State.DEFERRED or view.gap) and free:
         found.append(f"orchestra spawn {words}")
     printed = {row["what"]: row["size_bytes"] for row in story["trail"]}
     if printed["stdout"]:
         found.append(f"orchestra logs {words} {name}")
     if printed["stderr"]:
         found.append(f"orchestra logs {words} {name} --stderr")
+    if view.retry == Retry.NEVER and view.verdict != Verdict.STOPPED:  # somebody wanted that
+        found += mended
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -9,7 +10,9 @@ import typer
 
 from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.observe import Observer
-from orchestra.engine.printed import follow, tail
+from orchestra.engine.printed import follow, log_of, tail
+from orchestra.errors import Usage
+from orchestra.model.history import WorkerRecord
 
 LIMIT_BYTES = 64 * 1024
 
@@ -27,6 +30,9 @@ def logs_(
     lines: Annotated[
         int, typer.Option("--tail", "-n", metavar="N", min=0, help="The last N lines, 64 KiB at most.")
     ] = 200,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", metavar="K", min=1, help="Of attempt K. Default: the last.")
+    ] = None,
 ) -> int:
     """What the worker printed.
 
@@ -38,7 +44,8 @@ def logs_(
     observer = Observer(session.locate(run)).open()
     record = observer.record_of(name)
     stream = "stderr" if stderr else "stdout"
-    path = (observer.layout.log_err if stderr else observer.layout.log_out)(name)
+    check_attempt(record, attempt, following=following)
+    path = log_of(observer.layout, record, attempt or record.attempt, stderr=stderr)
     if following:
         for piece in follow(observer, name, path):
             if session.as_json:
@@ -50,7 +57,7 @@ def logs_(
     text, cut = tail(path, lines, LIMIT_BYTES)
     body = {
         "worker": name,
-        "attempt": record.attempt,
+        "attempt": attempt or record.attempt,
         "stream": stream,
         "path": path,
         "text": text,
@@ -59,9 +66,25 @@ def logs_(
 
     def show() -> None:
         sys.stdout.write(text)
+        if not text:
+            why = "was not started yet" if not os.path.exists(path) else f"has printed nothing to {stream}"
+            print(f"orchestra: {name} {why}", file=sys.stderr)
 
     if session.as_json:
         session.answer(body, [])
     else:
         show()
     return 0
+
+
+def check_attempt(record: WorkerRecord, attempt: int | None, *, following: bool) -> None:
+    """Raises Usage for one that never was, and for following one that is over."""
+    if attempt is None or attempt == record.attempt:
+        return
+    if attempt > record.attempt:
+        raise Usage(
+            f"{record.name} has no attempt {attempt}: its last is {record.attempt}",
+            hint="leave --attempt out for the last, or name an earlier one",
+        )
+    if following:
+        raise Usage(f"attempt {attempt} of {record.name} is over", hint="leave --follow out")

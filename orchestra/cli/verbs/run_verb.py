@@ -16,7 +16,6 @@ from orchestra.engine.conduct import conduct
 from orchestra.engine.create import create
 from orchestra.engine.narrate import Told, narrate
 from orchestra.errors import Usage
-from orchestra.model.advice import next_steps
 from orchestra.model.names import is_name
 
 
@@ -45,6 +44,7 @@ def run_(
 
     Deferred workers are picked up with back-off, failed ones get the attempts that the plan allows.
     Interrupted, it leaves the workers running; started again, it goes on where the run stands.
+    In a pipe it says nothing before its one answer: follow it with orchestra wait RUN --follow.
 
     \b
     Examples:
@@ -76,14 +76,15 @@ def run_(
     def text() -> None:
         if report.stopped_at:
             print(
-                f"stopped behind phase {report.stopped_at} (on_failure: stop); "
+                f"stopped after phase {report.stopped_at} (on_failure: stop); "
                 f"failed: {', '.join(report.failed)}"
             )
+        elif report.failed:
+            print(f"failed: {', '.join(report.failed)}")
         print(f"{layout.run_dir}: {in_words(snapshot.counts())}")
 
-    steps = next_steps(session.words, snapshot, conductor.history.plan)
-    if report.stopped_at:  # once what failed is mended
-        steps.append(f"orchestra run --run {session.words}")
+    stopped = report.failed if report.stopped_at else []
+    steps = session.next_steps(conductor, snapshot, stopped, stopped)
     session.answer(body, steps, text)
     return 1 if report.failed else 0
 

@@ -31,7 +31,9 @@ def spawn_(
     ] = None,
     worker: Annotated[
         list[str] | None,
-        typer.Option("--worker", metavar="NAME=BRIEF", help="One more worker; BRIEF is a file."),
+        typer.Option(
+            "--worker", metavar="NAME=BRIEF", help="One more worker; BRIEF is a file. May be given again."
+        ),
     ] = None,
     source: Annotated[
         str | None,
@@ -47,7 +49,8 @@ def spawn_(
         typer.Option(
             "--expect",
             metavar="WHAT",
-            help="What must be there at the end: stdout, or a file in the worker's out; :N asks for N bytes.",
+            help="What must be there at the end: stdout, or a file in the worker's out; :N asks for N bytes. "
+            "May be given again.",
         ),
     ] = None,
     no_throttle: NoThrottle = False,

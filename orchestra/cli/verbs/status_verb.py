@@ -10,7 +10,6 @@ import typer
 from orchestra.cli.options import MOST_ALERTS, Phase, Run, session_of
 from orchestra.engine.beat import how_far
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import next_steps
 from orchestra.model.history import State
 from orchestra.model.snapshot import WorkerView
 
@@ -73,7 +72,7 @@ def status_(
 
         show_status(scope, shown, len(views) - len(shown), far)
 
-    session.answer(body, next_steps(session.words, snapshot, observer.history.plan), text)
+    session.answer(body, session.next_steps(observer, snapshot), text)
     return 0
 
 

@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import Names, Run, seconds, session_of
+from orchestra.cli.options import Names, Run, duration, session_of
 from orchestra.cli.progress import working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.observe import Observer
 from orchestra.engine.stop import stop, stop_unrecorded
 from orchestra.errors import Storage
-from orchestra.model.advice import next_steps
 from orchestra.model.launcher import GRACE_S
 
 
@@ -23,7 +22,11 @@ def stop_(
     grace: Annotated[
         float,
         typer.Option(
-            "--grace", metavar="S", min=0, max=3600, callback=seconds, help="Seconds from TERM to KILL."
+            "--grace",
+            metavar="S",
+            parser=duration(most_s=3600),
+            show_default=f"{GRACE_S:g}",
+            help="From TERM to KILL: seconds, or 2m.",
         ),
     ] = GRACE_S,
 ) -> int:
@@ -44,7 +47,7 @@ def stop_(
             raise
         told = f"{error.message}; all the same, these were ended: {', '.join(ended)}"
         raise Storage(told, hint=error.hint, **error.details) from error
-    steps = next_steps(session.words, conductor.standing(), conductor.history.plan)
+    steps = session.next_steps(conductor, conductor.standing())
     body = {
         "op": conductor.history.op,
         "stopped": report.stopped,
@@ -54,10 +57,12 @@ def stop_(
     }
 
     def text() -> None:
+        from orchestra.cli.text import noted
+
         for row in report.stopped:
             print(f"{row['name']}: {row['state']} ({row['verdict'] or 'had just ended'})")
         for row in report.already:
-            print(f"{row['name']}: already {row['state']}")
+            print(f"{row['name']}: {noted(row)}")
         for row in report.alive:
             print(f"{row['name']}: could not be ended: pids {', '.join(map(str, row['pids']))}")
         if not report.stopped and not report.already:

@@ -6,7 +6,6 @@ import typer
 
 from orchestra.cli.options import Run, session_of
 from orchestra.engine.seat import takeover
-from orchestra.model.advice import next_steps
 
 
 def takeover_(ctx: typer.Context, run: Run) -> int:
@@ -19,7 +18,7 @@ def takeover_(ctx: typer.Context, run: Run) -> int:
     session = session_of(ctx)
     layout = session.locate(run)
     conductor = takeover(layout, session.narrator)
-    steps = next_steps(session.words, conductor.standing(), conductor.history.plan)
+    steps = session.next_steps(conductor, conductor.standing())
     body = {"op": conductor.history.op, "seat": conductor.history.seat, "recovered": conductor.recovered}
     session.answer(body, steps, lambda: print(f"{conductor.history.seat} conducts {session.run}"))
     return 0

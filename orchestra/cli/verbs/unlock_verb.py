@@ -9,7 +9,6 @@ import typer
 from orchestra.cli.options import Run, session_of
 from orchestra.engine.observe import Observer
 from orchestra.engine.seat import unlock
-from orchestra.model.advice import next_steps
 
 _SAID = {
     "none": "the run was not locked",
@@ -29,7 +28,8 @@ def unlock_(
     """After a dead narrator: free the lock, put half-done spawns right, say what was found.
 
     Refuses while the holder is alive. Most often it is not needed: any command that changes the run
-    takes over a dead holder's lock by itself.
+    takes over a dead holder's lock by itself. As the way out it does not ask who sits in the run's
+    seat, and leaves them there: takeover is for that.
 
     \b
     Example:
@@ -39,12 +39,9 @@ def unlock_(
     layout = session.locate(run)
     result = unlock(layout, session.narrator, force=force)
     observer = Observer(layout).open()
-    steps = next_steps(session.words, observer.snapshot(), observer.history.plan)
+    steps = session.next_steps(observer, observer.snapshot())
 
-    def text() -> None:
-        print(_SAID[result["found"]["lock"]])
-        for row in result["recovered"]:
-            print("put right: " + ", ".join(f"{key} {value}" for key, value in row.items()))
-
-    session.answer({"op": observer.history.op, **result}, steps, text)
+    session.answer(
+        {"op": observer.history.op, **result}, steps, lambda: print(_SAID[result["found"]["lock"]])
+    )
     return 0

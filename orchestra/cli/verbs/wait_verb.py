@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import MOST_ALERTS, Phase, Run, complete_worker, seconds, session_of
+from orchestra.cli.options import MOST_ALERTS, Phase, Run, complete_worker, duration, session_of
 from orchestra.cli.progress import Tally, in_words, working
 from orchestra.cli.session import Session
 from orchestra.engine.observe import Observer
 from orchestra.engine.wait import Scope, WaitReport, wait
-from orchestra.model.advice import next_steps
 from orchestra.model.history import State
 from orchestra.model.snapshot import WorkerView
 
@@ -26,11 +25,22 @@ def wait_(
     phase: Phase = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--for", metavar="NAME", help="Only these workers.", autocompletion=complete_worker),
+        typer.Option(
+            "--for",
+            metavar="NAME",
+            help="Only this worker; may be given again.",
+            autocompletion=complete_worker,
+        ),
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", metavar="S", min=0, callback=seconds, help="Seconds; then exit status 5."),
+        typer.Option(
+            "--timeout",
+            metavar="S",
+            parser=duration(),
+            show_default="100",
+            help="Seconds, or 10m; then exit status 5.",
+        ),
     ] = 100.0,
     since: Annotated[
         int | None,
@@ -49,7 +59,8 @@ def wait_(
 ) -> int:
     """Wait until the named workers have ended, until one fails, or until the timeout.
 
-    The answer says what changed since OP, and `next` carries the cursor for the next call.
+    The answer says what changed since OP, and `next` carries the cursor for the next call. Without
+    --since a failure that was told already ends it again at once: after a retry, wait from its op on.
 
     \b
     Example:
@@ -64,17 +75,17 @@ def wait_(
     with working(session, "waiting") as show:
         tally = Tally()
 
-        def tell(view: WorkerView) -> None:
+        def tell(view: WorkerView, op: int) -> None:
             show(f"waiting: {tally.add(view)}")
             if follow:
-                tell_line(session, view)
+                tell_line(session, view, op)
 
         if drain:
             report = drained(session, observer, scope, timeout, tell)
         else:
             report = wait(observer, scope, timeout_s=timeout, on_change=tell)
     snapshot = observer.snapshot()
-    steps = next_steps(session.words, snapshot, observer.history.plan)
+    steps = session.next_steps(observer, snapshot)
     counts = {state.value: 0 for state in State}
     for view in report.views:
         counts[view.state] += 1
@@ -105,7 +116,11 @@ MOST_ROWS = 100
 
 
 def drained(
-    session: Session, observer: Observer, scope: Scope, timeout_s: float, tell: Callable[[WorkerView], None]
+    session: Session,
+    observer: Observer,
+    scope: Scope,
+    timeout_s: float,
+    tell: Callable[[WorkerView, int], None],
 ) -> WaitReport:
     """The run is held only while workers are being started."""
     from orchestra.engine.conduct import conduct, refuse_inside_worker
@@ -124,10 +139,10 @@ def drained(
     return drain(observer, scope, timeout_s=timeout_s, start=start, on_change=tell)
 
 
-def tell_line(session: Session, view: WorkerView) -> None:
+def tell_line(session: Session, view: WorkerView, op: int) -> None:
     """One change, as it comes."""
     if session.as_json:
-        session.line(session.envelope({"op": view.record.op, "worker": view.to_json()}, []))
+        session.line(session.envelope({"op": op, "worker": view.to_json()}, []))
         return
     from orchestra.cli.text import say
 

@@ -1,0 +1,124 @@
+"""Alerts, and what a command put right, as sentences for people: many of a kind in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+MOST_NAMES = 5
+Row = dict[str, Any]
+
+
+def alert_sentences(alerts: Iterable[Row]) -> list[str]:
+    """In the order of the first of each kind; what is in the log with its time (of the latest)."""
+    return [
+        sentence + (f" ({rows[0]['at'][:19]})" if "at" in rows[0] else "")
+        for kind, rows in of_a_kind(alerts, "kind")
+        for sentence in said(_ALERTS, kind, rows)
+    ]
+
+
+def recovered_sentences(recovered: Iterable[Row]) -> list[str]:
+    return [
+        sentence for kind, rows in of_a_kind(recovered, "what") for sentence in said(_RECOVERED, kind, rows)
+    ]
+
+
+def of_a_kind(rows: Iterable[Row], key: str) -> list[tuple[str, list[Row]]]:
+    kinds: dict[str, list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(str(row[key]), []).append(row)
+    return list(kinds.items())
+
+
+Say = Callable[[list[Row]], str]
+
+
+def said(say: dict[str, Say], kind: str, rows: list[Row]) -> list[str]:
+    """What has no sentence of its own is told word for word."""
+    if kind in say:
+        return [say[kind](rows)]
+    return [f"{kind}: " + ", ".join(f"{k} {v}" for k, v in row.items() if k not in _HEAD) for row in rows]
+
+
+_HEAD = ("kind", "what", "op", "at", "holder")
+
+
+def workers(rows: list[Row], detail: Callable[[Row], str] | None = None) -> str:
+    """ "A, B and 3 more", each with its detail if there is one."""
+    shown = [f"{row['worker']}{f' ({detail(row)})' if detail else ''}" for row in rows[:MOST_NAMES]]
+    more = f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else ""
+    return ", ".join(shown) + more
+
+
+def gap(row: Row) -> str:
+    return str(row["gap"])
+
+
+def pids(row: Row) -> str:
+    alive = f", still alive: {numbers(row['still_alive'])}" if row.get("still_alive") else ""
+    return f"pids {numbers(row['pids'])}{alive}"
+
+
+def numbers(found: list[int]) -> str:
+    return ", ".join(map(str, found))
+
+
+def holder(row: Row) -> str:
+    """Of the lock, as the alert has it or as the answer has it."""
+    told = row.get("holder") or row
+    verb = f", orchestra {told['command']}" if told.get("command") else ""
+    return f"pid {told.get('pid', '?')}{verb}"
+
+
+def taken_over(rows: list[Row]) -> str:
+    return f"took over the lock of a dead narrator: {'; '.join(map(holder, rows[:MOST_NAMES]))}"
+
+
+def freed(rows: list[Row]) -> str:
+    row = rows[0]
+    if row.get("holder") is None:
+        return "a lock that did not say whose it was has been freed"
+    how = "taken by force from a living narrator" if row.get("forced") else "freed of a dead narrator"
+    return f"the lock was {how}: {holder(row)}"
+
+
+def damaged(rows: list[Row]) -> str:
+    places = ", ".join(f"{row['size']} bytes at offset {row['offset']}" for row in rows[:MOST_NAMES])
+    more = f" and in {len(rows) - MOST_NAMES} more places" if len(rows) > MOST_NAMES else ""
+    kept = f"; set aside as {rows[0]['saved_as']}" if rows[0].get("saved_as") else ""
+    torn = " (its last line is cut off)" if any(row.get("torn") for row in rows) else ""
+    return f"the event log was damaged{torn}: {places}{more} were no event{kept}"
+
+
+def leftovers_ended(rows: list[Row]) -> str:
+    return f"ended what lost workers had left running: {workers(rows, pids)}"
+
+
+_ALERTS: dict[str, Say] = {
+    "dead_holder": lambda rows: (
+        f"the narrator that holds the lock is dead: {holder(rows[0])}; "
+        "the next command that changes the run takes over"
+    ),
+    "unreadable_lock": lambda rows: f"the lock does not say whose it is: {rows[0]['path']}",
+    "gap": lambda rows: f"left half-done by a dead narrator: {workers(rows, gap)}",
+    "leftovers": lambda rows: f"of lost workers there still live: {workers(rows, pids)}",
+    "late_result": lambda rows: (
+        "results that came after their attempt was given up, kept but not believed: "
+        + workers(rows, lambda row: f"attempt {row['attempt']}")
+    ),
+    "log_damage": damaged,
+    "log_damaged": damaged,
+    "lock_taken_over": taken_over,
+    "lock_freed": freed,
+    "leftovers_ended": leftovers_ended,
+}
+_RECOVERED: dict[str, Say] = {
+    "lock_taken_over": taken_over,
+    "log_damaged": damaged,
+    "half_done_spawn": lambda rows: (
+        f"starts that were left half-done are deferred, the next spawn makes them: {workers(rows, gap)}"
+    ),
+    "half_done_stop": lambda rows: f"finished a stop that was left half-done: {workers(rows)}",
+    "leftovers_ended": leftovers_ended,
+}

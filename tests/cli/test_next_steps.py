@@ -1,0 +1,79 @@
+"""What an answer proposes helps, and is not refused to whoever asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from conftest import Root, wait_until
+
+STOPS = """\
+phases:
+- name: p
+  workers:
+  - {name: Typo, brief: b, command: [no-such-command]}
+  - {name: Three, brief: b, command: [sh, -c, exit 3]}
+- name: q
+  workers: [{name: Last, brief: b, command: ['true']}]
+"""
+QUIET = "command: [sleep, '300']\nphases:\n- {name: p, workers: [{name: W, brief: do it}]}\n"
+
+
+def test_where_a_plan_stopped_what_helps_comes_before_going_on(root: Root) -> None:
+    root.init("r", STOPS.replace("phases", "retries: 1\nphases", 1))
+    steps = root("run", "--run", "r", "--no-throttle").json["next"]
+    assert steps[1:] == ["orchestra retry r Typo -- CMD", "orchestra retry r Three", "orchestra run --run r"]
+    root("retry", "r", "Typo", "--", "true")
+    root("retry", "r", "Three", "--", "true")
+    assert root("run", "--run", "r", "--no-throttle").json["counts"]["done"] == 3
+
+
+def test_who_is_not_in_the_seat_takes_over_first(root: Root) -> None:
+    root.init("z")
+    root.spawn("z", {"Fails": ["false"]}, "--narrator", "anna")
+    root("wait", "z")
+    looks = {"bob": ["status", "z"], "carl": ["explain", "z", "Fails"], "dora": ["unlock", "z"]}
+    for who, words in looks.items():
+        steps = root(*words, "--narrator", who).json["next"]
+        assert [step for step in steps if "takeover" in step] == [f"orchestra takeover z --narrator {who}"]
+        for step in steps:
+            assert root(*step.split()[1:]).json["ok"], step
+
+
+def test_who_was_replaced_is_not_told_to_take_it_back(root: Root) -> None:
+    root.init("z")
+    root.spawn("z", {"Fails": ["false"]}, "--narrator", "anna")
+    root("wait", "z")
+    root("takeover", "z", "--narrator", "bob")
+    assert root("status", "z", "--narrator", "anna").json["next"] == [
+        "orchestra explain z --narrator anna Fails"
+    ]
+
+
+def test_a_dead_built_in_narrator_is_followed_by_another(root: Root) -> None:
+    root.init("r", QUIET)
+    running = root.start("run", "--run", "r")
+    wait_until(lambda: root("status", "r").json["counts"]["running"], "the worker to run")
+    os.kill(running.pid, signal.SIGKILL)
+    running.communicate()
+    assert root("status", "r").json["next"][0] == "orchestra run --run r"
+    root("stop", "r", "--grace", "1")
+
+
+def test_explain_proposes_what_helps_this_very_worker(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"Typo": ["no-such-command"], "Fails": ["false"], "Done": ["true"]})
+    root("wait", "r", "--keep-going")
+    assert root("explain", "r", "Typo").json["next"] == ["orchestra retry r Typo -- CMD"]
+    assert root("explain", "r", "Fails").json["next"] == ["orchestra retry r Fails"]
+    assert root("explain", "r", "Done").json["next"] == ["orchestra status r"]
+
+
+def test_the_refusal_of_a_living_holder_names_what_is_not_refused(root: Root) -> None:
+    root.init("r", QUIET)
+    running = root.start("run", "--run", "r")
+    wait_until(lambda: root("status", "r").json["counts"]["running"], "the worker to run")
+    assert "orchestra unlock r --force" in root("spawn", "r").json["error"]["hint"]
+    running.terminate()
+    running.communicate()
+    root("stop", "r", "--grace", "1")

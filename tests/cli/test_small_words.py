@@ -1,0 +1,117 @@
+"""Small things that a first user stumbled over: durations, earlier logs, what explain shows."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import Root, wait_until
+
+IGNORES_TERM = ["bash", "-c", "trap '' TERM; while :; do sleep 0.2; done"]
+
+
+@pytest.mark.parametrize("text", ["0", "100ms"])
+def test_a_timeout_is_read_as_in_a_plan(root: Root, text: str) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sleep", "300"]})
+    assert root("wait", "r", "--timeout", text).code == 5
+    root("stop", "r", "--grace", "1s")
+
+
+@pytest.mark.parametrize("words", [["wait", "r", "--timeout", "soon"], ["stop", "r", "--grace", "2h"]])
+def test_what_is_no_duration_is_refused_with_the_rule(root: Root, words: list[str]) -> None:
+    root.init("r")
+    error = root(*words).json["error"]
+    assert error["code"] == "usage"
+    assert words[-1] in error["message"]
+
+
+def test_one_past_its_timeout_is_told_so_while_it_is_ended(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": IGNORES_TERM}, timeout="1s")
+    reason = wait_until(lambda: root.worker("r", "W")["reason"], "a reason")
+    assert reason == "past its timeout (1 s), being ended"
+
+
+def test_the_log_of_an_earlier_attempt_is_shown(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sh", "-c", 'echo "attempt $ORCHESTRA_ATTEMPT"; exit 3']})
+    root("wait", "r")
+    root("retry", "r", "W")
+    root("wait", "r")
+    assert root("logs", "r", "W").json["text"] == "attempt 2\n"
+    first = root("logs", "r", "W", "--attempt", "1")
+    assert (first.json["text"], first.json["attempt"]) == ("attempt 1\n", 1)
+    assert root("logs", "r", "W", "--attempt", "3").json["error"]["code"] == "usage"
+    assert root("logs", "r", "W", "--attempt", "1", "--follow").json["error"]["code"] == "usage"
+
+
+def test_an_empty_log_is_not_without_a_word(root: Root) -> None:
+    root.init("r", "command: ['true']\nphases:\n- {name: p, workers: [{name: W, brief: b}]}\n")
+    assert "was not started yet" in root("logs", "r", "W", "--text").stderr
+    root("run", "--run", "r")
+    shown = root("logs", "r", "W", "--text")
+    assert (shown.stdout, "has printed nothing to stdout" in shown.stderr) == ("", True)
+
+
+def test_explain_lists_what_was_made_and_a_command_to_copy(root: Root) -> None:
+    root.init("r")
+    makes = 'mkdir "$ORCHESTRA_OUT/sub"; echo four > "$ORCHESTRA_OUT/sub/a"; : "two words"'
+    root.spawn("r", {"W": ["sh", "-c", makes]})
+    root("wait", "r")
+    made = root("explain", "r", "W").json["worker"]["made"]
+    assert made == {"files": [{"file": "sub/a", "size_bytes": 5}], "truncated": False}
+    shown = root("explain", "r", "W", "--text").stdout
+    assert f"sh -c '{makes}'" in shown
+    assert "made: sub/a (5 bytes)" in shown
+
+
+def test_what_was_made_is_listed_within_bounds(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sh", "-c", 'for i in $(seq 60); do : > "$ORCHESTRA_OUT/$i"; done']})
+    root("wait", "r")
+    made = root("explain", "r", "W").json["worker"]["made"]
+    assert (len(made["files"]), made["truncated"]) == (50, True)
+
+
+def test_explain_says_when_a_lost_one_was_found_gone(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sleep", "300"]})
+    launcher = root.mark("r", "W")["pid"]
+    kids = Path(f"/proc/{launcher}/task/{launcher}/children")
+    (worker,) = wait_until(lambda: kids.read_text().split(), "the worker's process")
+    for pid in (launcher, int(worker)):
+        os.kill(pid, signal.SIGKILL)
+    root("wait", "r")
+    (ended,) = [event for event in root.events("r") if event["kind"] == "ended"]
+    assert root("explain", "r", "W").json["worker"]["found_gone_at"] == ended["at"]
+
+
+def test_another_plan_is_told_from_the_same_one_elsewhere(root: Root, tmp_path: Path) -> None:
+    text = "command: ['true']\nphases:\n- {name: p, workers: [{name: W, brief: b}]}\n"
+    plan, elsewhere = tmp_path / "r.yaml", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    plan.write_text(text)
+    (elsewhere / "r.yaml").write_text(text)
+    root("init", "r", "--plan", str(plan))
+    message = root("init", "r", "--plan", str(elsewhere / "r.yaml")).json["error"]["message"]
+    assert f"the same plan in another place, {tmp_path}" in message
+    plan.write_text(text.replace("p,", "q,"))
+    error = root("run", str(plan)).json["error"]
+    assert "another text" in error["message"] and "another place" not in error["message"]
+    assert f"orchestra run {plan} --run NEW" in error["hint"]
+    assert "orchestra retry r NAME -- CMD" in error["hint"]
+
+
+def test_a_resumed_run_names_who_failed_in_its_last_words(root: Root) -> None:
+    plan = "command: ['false']\non_failure: continue\nphases:\n- {name: p, workers: [{name: W, brief: b}]}\n"
+    root.init("r", plan)
+    root("run", "--run", "r")
+    assert "failed: W\n" in root("run", "--run", "r", "--text").stdout
+
+
+def test_help_shows_what_stands_behind_the_dashes(root: Root) -> None:
+    for verb in ("spawn", "retry"):
+        assert "[-- CMD ...]" in root(verb, "--help").stdout.splitlines()[0]
