@@ -208,11 +208,22 @@ clock() {   # second: whole ones since the machine came up; the time of day may 
   second=${second%.*}
 }
 
+heed_grace() {   # orchestra stop --grace: a stop gives what it says; what is said later can only hasten the end
+  local given='' by
+  [[ ! -f $here/grace ]] || { IFS= read -r given <"$here/grace"; } 2>/dev/null || :
+  [[ $given != "$heeded" && $given =~ ^[0-9]{1,9}([.][0-9]*)?$ ]] || return 0
+  by=$((second + 10#${given%.*} + 1))
+  if [[ (-z $heeded && $asked == stopped) || $by -lt $deadline ]]; then
+    deadline=$by
+  fi
+  heeded=$given
+}
+
 end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
-  local deadline second i
-  [[ ! -f $here/grace ]] || { read -r grace_s <"$here/grace"; } 2>/dev/null || :   # orchestra stop --grace
+  local deadline second i heeded=''
   clock
   deadline=$((second + ${grace_s%.*} + 1))
+  heed_grace
   tree=()
   descendants $$
   [[ ${#tree[@]} -gt 0 || -z $supervised || -n $why ]] || return 0
@@ -222,6 +233,7 @@ end_tree() {   # everything that this attempt started: TERM, then KILL after the
   while ((${#tree[@]} > 0 && second <= deadline + 10)); do
     sleep 0.03 || :
     clock
+    heed_grace
     tree=()
     descendants $$
     # What forks on and on is elsewhere before a look at all processes is over: strike at once.

@@ -34,21 +34,21 @@ def test_a_stop_whose_narrator_died_is_finished_by_the_next_command(root: Root) 
     root.init("r")
     root.spawn("r", {"W": ["sleep", "300"]})
     log = root.run_dir("r") / "events.jsonl"
-    append_intent(log)
+    append_intent(log, grace_s=1.0)
     recovered = root("spawn", "r").json["recovered"]
     assert {"what": "half_done_stop", "worker": "W"} in recovered
     assert root.worker("r", "W")["verdict"] == "stopped"
 
 
-def append_intent(log: Path) -> None:
+def append_intent(log: Path, *, grace_s: float, at: str | None = None) -> None:
     """What `orchestra stop` writes before it ends anybody."""
     from orchestra.model.event import Event, encode
 
     last = json.loads(log.read_text().splitlines()[-1])
-    data = {"worker": "W", "attempt": 1, "grace_s": 1.0}
+    data = {"worker": "W", "attempt": 1, "grace_s": grace_s}
     with log.open("ab") as file:
         file.write(
-            encode(Event(last["op"] + 1, last["at"], "commands", "stop_intended", last["epoch"], data))
+            encode(Event(last["op"] + 1, at or last["at"], "commands", "stop_intended", last["epoch"], data))
         )
 
 
@@ -189,7 +189,7 @@ def test_a_beat_that_a_worker_made_up_spoils_no_answer(root: Root) -> None:
 def test_a_stop_that_is_finished_by_the_next_command_gives_the_grace_that_was_meant(root: Root) -> None:
     root.init("r")
     root.spawn("r", {"W": ["bash", "-c", "trap '' TERM; while :; do sleep 0.1; done"]})
-    append_intent(root.run_dir("r") / "events.jsonl")  # one second
+    append_intent(root.run_dir("r") / "events.jsonl", grace_s=1.0)
     root("spawn", "r")
     ended = root.worker("r", "W")
     intended = next(e for e in root.events("r") if e["kind"] == "stop_intended")
@@ -198,6 +198,15 @@ def test_a_stop_that_is_finished_by_the_next_command_gives_the_grace_that_was_me
     assert result["verdict"] == "stopped"
     took = seconds(result["ended_at"]) - seconds(root.events("r")[intended["op"]]["at"])
     assert took < 8, took
+
+
+def test_a_stop_that_is_finished_later_does_not_give_its_grace_anew(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["bash", "-c", "trap '' TERM; while :; do sleep 0.1; done"]})
+    long_ago = "2020-01-01T00:00:00.000Z"
+    append_intent(root.run_dir("r") / "events.jsonl", grace_s=3600.0, at=long_ago)
+    root("spawn", "r")
+    assert root.worker("r", "W")["verdict"] == "stopped"
 
 
 def seconds(at: str) -> float:
