@@ -34,7 +34,8 @@ def settle(conductor: Conductor, *, stops: bool = True) -> None:
 
         finish_stops(conductor)
     for record in workers.values():
-        if record.verdict == Verdict.LOST and not os.path.exists(conductor.layout.result(record.name)):
+        silent = record.verdict in (Verdict.LOST, Verdict.STOPPED)
+        if silent and not os.path.exists(conductor.layout.result(record.name)):
             bury(conductor.layout, record)
 
 
@@ -43,9 +44,7 @@ def look_around(conductor: Conductor) -> None:
     drafts = []
     for record in list(conductor.history.workers.values()):
         view = conductor.view(record)
-        if view.verdict == Verdict.LOST and record.stopping:
-            continue  # it was meant to be stopped, and that is done below
-        if view.ended and view.verdict != Verdict.LOST:  # also of what `wait` was the first to see
+        if view.ended:  # also of what `wait` was the first to see
             finish(conductor.layout, record)
         if view.gap and record.state == State.SPAWNING:
             who = {"worker": record.name, "attempt": record.attempt}

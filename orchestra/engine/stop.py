@@ -171,10 +171,10 @@ def await_results(observer: Observer, views: list[WorkerView], graces_s: dict[st
 
 
 def ended_view(conductor: Conductor, record: WorkerRecord) -> WorkerView:
-    """As the launcher told it; where it could not, as stopped by us."""
+    """As it is seen to have ended; what shows no end is ended by our word."""
     view = conductor.view(record)
-    if view.ended and view.verdict != Verdict.LOST:
-        return view
+    if view.ended:
+        return view._replace(ended_at=view.ended_at or clock.now())
     reason = "stopped before it was started" if record.state != State.RUNNING else "stopped on request"
     return WorkerView(
         record,

@@ -12,7 +12,7 @@ from orchestra.engine.observe import Observer
 from orchestra.errors import Storage, Usage
 from orchestra.host import clock
 from orchestra.model.event import Draft
-from orchestra.model.history import State
+from orchestra.model.history import ENDED, State
 from orchestra.model.snapshot import WorkerView, facts
 
 BEAT_S = 2.0  # how long a hint that never came can keep us in the dark
@@ -158,7 +158,9 @@ class _Wait:
             self.record(drafts)
             for name in {str(draft.data["worker"]) for draft in drafts}:
                 known = self.observer.history.workers[name]
-                if known.state == self.views[name].state or self.views[name].ended:
+                if known.state in ENDED:  # perhaps by another's word, and with more to it
+                    self.views[name] = self.observer.view(known, conducted=conducted)
+                elif known.state == self.views[name].state or self.views[name].ended:
                     self.views[name] = self.views[name]._replace(record=known)
         self.tell(names)
 

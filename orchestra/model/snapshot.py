@@ -70,7 +70,8 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
     3. A result, and no living launcher: as it says.
     4. The launcher lives: running; `stalled` when quiet for longer than its plan allows;
        still `spawning` while a narrator is at work on it and has not said otherwise.
-    5. A launcher was there (a mark, or a sign of life in the log) and is gone: `lost`.
+    5. A launcher was there (a mark, or a sign of life in the log) and is gone: `lost`; but
+       `stopped`, where that was meant.
     6. Deferred by an earlier call: deferred.
     7. Neither: the narrator is still at it, or it died here, and the trail says where.
     """
@@ -170,18 +171,20 @@ def _running(record: WorkerRecord, sight: Sight, process: Process | None) -> Wor
 
 def _lost(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
     who = f"launcher (pid {process.pid}) is" if process else "launcher is"
-    reason = f"its {who} gone and left no result"
+    verdict, reason = Verdict.LOST, f"its {who} gone and left no result"
     if sight.claimed and sight.mark is None:
         reason = "its launcher died as it claimed the attempt"
+    if record.stopping:
+        verdict, reason = Verdict.STOPPED, "stopped on request"
     if sight.leftovers:
         pids = ", ".join(map(str, sight.leftovers))
         reason += f"; its processes {pids} lived on"
     return WorkerView(
         record,
         State.FAILED,
-        verdict=Verdict.LOST,
+        verdict=verdict,
         reason=reason,
-        retry=Retry.NOW,
+        retry=retry_advice(verdict),
         started_at=sight.mark.started_at if sight.mark else record.started_at,
         leftovers=sight.leftovers,
     )

@@ -234,6 +234,27 @@ def test_a_retried_worker_can_be_stopped_again(root: Root) -> None:
             root("retry", "r", "W", "--no-throttle")
 
 
+@pytest.mark.parametrize("lives_on", [False, True], ids=["all gone", "the worker lives on"])
+def test_who_was_to_be_stopped_and_was_killed_is_stopped_for_every_command(
+    root: Root, lives_on: bool
+) -> None:
+    interrupted_stop(root, "300")
+    launcher = root.mark("r", "W")["pid"]
+    workers = children(launcher)
+    for pid in [launcher] if lives_on else [launcher, *workers]:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not living(launcher), "the launcher's end")
+    for answer in (root("status", "r"), root("wait", "r", "--for", "W"), root("status", "r")):
+        row = next(row for row in answer.json["workers"] if row["name"] == "W")
+        assert (row["state"], row["verdict"], row["retry"]) == ("failed", "stopped", "never")
+    leftovers = [a["pids"] for a in root("status", "r").json["alerts"] if a["kind"] == "leftovers"]
+    assert leftovers == ([workers] if lives_on else [])
+    assert root("retry", "r").json["spawned"] == []  # nor is it run again by itself
+    assert not any(living(pid) for pid in workers)
+    assert root.result("r", "W")["verdict"] == "stopped"
+    assert not list(root.tmp.glob(f"orc-{root.mark('r', 'W')['token']}"))
+
+
 def interrupted_stop(root: Root, grace: str) -> None:
     """A stop of the deaf W that has told its launcher, and is interrupted then."""
     root.init("r")

@@ -15,6 +15,13 @@ from typing import Any
 import pytest
 from conftest import Answer, Root, wait_until
 
+from orchestra.engine.observe import Observer
+from orchestra.engine.wait import Scope, record_facts, wait
+from orchestra.model.event import OBSERVATIONS, Draft
+from orchestra.model.history import WorkerRecord
+from orchestra.model.snapshot import WorkerView
+from orchestra.store.layout import Layout
+
 FOREVER = ["sleep", "300"]
 GATED = ["sh", "-c", 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done']
 FAILS = ["sh", "-c", "exit 3"]
@@ -207,6 +214,26 @@ def test_every_change_is_after_the_cursor_that_came_before_it(root: Root) -> Non
     second = root("wait", "r", "--since", str(first.json["op"]), "--timeout", "60")
     assert second.json["op"] > first.json["op"]
     assert states(second) == {"Gated": "done"}
+
+
+def test_an_end_that_another_was_the_first_to_record_is_told_as_recorded(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawned(root, {"W": FOREVER})
+    kill_attempt(root, "r", "W")
+    wait_until(lambda: root.worker("r", "W")["verdict"] == "lost", "the end of both")
+    observer, other = (Observer(Layout(str(root.run_dir("r")))).open() for _ in range(2))
+    ended = {"worker": "W", "attempt": 1, "status": "failed", "verdict": "signal", "reason": "it was TERM"}
+    look = observer.view
+
+    def look_and_be_late(record: WorkerRecord, **more: Any) -> WorkerView:
+        view = look(record, **more)
+        record_facts(other)([Draft(OBSERVATIONS, "ended", ended)])
+        return view
+
+    monkeypatch.setattr(observer, "view", look_and_be_late)
+    (view,) = wait(observer, Scope(), timeout_s=0).views
+    assert (view.verdict, view.reason) == ("signal", "it was TERM")
 
 
 # --- seconds, not hours --------------------------------------------------------------------------------
