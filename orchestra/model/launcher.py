@@ -6,6 +6,7 @@ What must stay true of every script that `render` makes:
   overwritten, so two launchers of one attempt cannot both start the worker.
 * Every path out of the script leaves a result, or (before the worker has started) a
   sentinel and a result; but for exit status 75, where the attempt is somebody else's.
+  A launcher that fails while its worker is at work ends that, and its result says `lost`.
 * The text is ASCII whatever the names, paths and arguments hold, so `$BASH_COMMAND` and
   all that is built from it is valid JSON.
 * Up to the sign of life nothing but builtins of bash runs: a spawn costs two forks.

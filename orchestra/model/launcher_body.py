@@ -78,8 +78,12 @@ fail() {   # line command status: a step of this launcher failed before the work
     rm -f -- "$here/error.new"
   fi
   report '"failed"' '"spawn_error"' "$reason" "$3" null
-  rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
+  clear_away
   exit 70
+}
+
+clear_away() {   # what is there for the time of the attempt only
+  rm -rf -- "$tmp_dir" "$here"/{reserve,jobs,grace}
 }
 
 note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKILL
@@ -167,18 +171,8 @@ reason=''
 trap '' PIPE
 printf '%s\n' "$worker" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see it
 exec 3>&- 4>&- 5>&- 6<&-
-if [[ -z $supervised && $timeout_s != 0 ]]; then
-  { sleep "$timeout_s"; kill -ALRM $$; } &
-fi
 
-# --- wait --------------------------------------------------------------------------------
-status=0
-# Until it has ended, or a trap has said why it shall: a reason is no PID, so that wait fails at once.
-wait "${why:-$pid}" 2>/dev/null || status=$?
-
-# --- end ---------------------------------------------------------------------------------
-trap '' ALRM USR1 "${others[@]}"
-
+# --- what ends with the worker -----------------------------------------------------------
 descendants() {   # of process $1, added to tree
   local file kid
   local -a kids
@@ -249,6 +243,35 @@ end_tree() {   # everything that this attempt started: TERM, then KILL after the
   done
   [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
 }
+
+broken() {   # line command status: a step of this launcher failed, with the worker at work; how that did is not known
+  local i
+  trap - ERR EXIT CHLD
+  set +eu
+  for ((i = 0; i < 200; i++)); do   # what it has started must not outlive it
+    tree=()
+    descendants $$
+    carriers
+    [[ ${#tree[@]} -gt 0 ]] || break
+    kill -KILL "${tree[@]}" 2>/dev/null
+  done
+  json "$2"
+  report '"failed"' '"lost"' "\"its launcher failed at line $1 with status $3, and took it along: ${quoted:1}" null null
+  clear_away
+  exit 70
+}
+trap 'broken "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
+if [[ -z $supervised && $timeout_s != 0 ]]; then
+  { trap - ERR; sleep "$timeout_s"; kill -ALRM $$; } &
+fi
+
+# --- wait --------------------------------------------------------------------------------
+status=0
+# Until it has ended, or a trap has said why it shall: a reason is no PID, so that wait fails at once.
+wait "${why:-$pid}" 2>/dev/null || status=$?
+
+# --- end ---------------------------------------------------------------------------------
+trap '' ALRM USR1 "${others[@]}"
 
 worker_is_gone() {
   local line=''
@@ -339,5 +362,5 @@ elif stderr_says "$auth"; then
 else
   report '"failed"' '"exit_code"' "\"exit status $status\"" "$status" null
 fi
-rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
+clear_away
 """.replace("@SHADOWED@", SHADOWED)

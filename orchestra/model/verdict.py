@@ -62,7 +62,7 @@ MEANING = {
     Verdict.OOM: "the kernel ended the worker for want of memory",
     Verdict.TIMEOUT: "the worker ran longer than the plan's timeout and was ended",
     Verdict.STALLED: "the worker was quiet for too long and was ended",
-    Verdict.LOST: "no launcher process and no result: killed with no chance to write anything",
+    Verdict.LOST: "its launcher was killed, or failed, with the worker at work: how that did is not known",
     Verdict.EMPTY: "exit status 0, but an expected artefact is missing, too small or unreadable",
     Verdict.RATE_LIMITED: "a rate or usage limit was hit (exit status 75, or standard error says so)",
     Verdict.AUTH: "the worker was not authorised: log in, or set its key",

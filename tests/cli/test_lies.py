@@ -281,6 +281,18 @@ def test_stop_ends_a_launcher_that_has_not_claimed_its_attempt_yet(root: Root, t
     assert root.worker("r", "W")["verdict"] == "stopped"
 
 
+@pytest.mark.parametrize("rubbish", ["a[$(touch pwned)]", "09", "1e9", "999999"], ids=lambda text: text[:2])
+def test_what_a_worker_writes_into_its_grace_runs_nothing_and_changes_no_end(
+    root: Root, rubbish: str
+) -> None:
+    root.init("r")
+    write = f"printf '%s\\n' '{rubbish}' >\"$ORCHESTRA_RUN_DIR/attempts/W/1/grace\"; trap '' TERM"
+    root.spawn("r", {"W": shell(f"{write}; while :; do sleep 0.1; done")}, timeout="1s", cwd=str(root.path))
+    assert root("wait", "r", "--timeout", "60").json["outcome"] == "failed"
+    assert root.worker("r", "W")["verdict"] == "timeout"
+    assert not list(root.path.rglob("pwned"))
+
+
 # --- the end, told truly -----------------------------------------------------------------------------
 
 

@@ -619,6 +619,43 @@ def test_a_launcher_that_looks_only_after_the_kill_still_says_stopped(trees: Tre
     assert trees.result()["reason"] == "stopped on request"
 
 
+_HOOK = r"""
+# As soon as the launcher is about to run a command that looks like $pattern, once, this is done.
+hook() {
+  [[ -z ${HOOKED-} && $1 == $pattern ]] || return 0
+  HOOKED=yes
+  printf '%s\n' "$1" >"$HOOK_FIRED"
+  {action}
+}
+trap 'hook "$BASH_COMMAND"' DEBUG
+"""
+
+
+def _hooked(trees: Trees, pattern: str, action: str) -> tuple[dict[str, str], Path]:
+    """(an environment in which a launcher does `action` before that command, what tells that it did)."""
+    file, fired = trees.path / "hook", trees.path / "hook-fired"
+    file.write_text(_HOOK.replace("$pattern", pattern).replace("{action}", action))
+    return clean_environment(BASH_ENV=str(file), HOOK_FIRED=str(fired)), fired
+
+
+@pytest.mark.parametrize("fault", ["unset -v why", "end_tree() { false; }"], ids=["EXIT", "ERR"])
+def test_a_launcher_that_fails_with_its_worker_at_work_ends_it_and_says_so(trees: Trees, fault: str) -> None:
+    script = _abandon(trees, _SETSID)
+    env, fired = _hooked(trees, "asked=*", fault)
+    with subprocess.Popen(["bash", str(script)], env=env, stderr=subprocess.PIPE) as launcher:
+        wait_until((trees.path / "mark-W-ready").exists, "the tree")
+        os.kill(trees.main(), signal.SIGTERM)
+        assert launcher.wait(timeout=30) == 70
+    assert fired.exists()
+    result = trees.result()
+    assert result["verdict"] == "lost"
+    assert "its launcher failed at line" in result["reason"]
+    assert processes_of(trees.path) == []
+    assert not (trees.run_dir / ".spawn-W.error").exists()
+    assert trees.root("wait", "t").json["workers"][0]["retry"] == "now"
+    assert trees.root("retry", "t", "--no-throttle").names("spawned") == ["W"]
+
+
 # --- the worker's environment ---------------------------------------------------------------
 
 
