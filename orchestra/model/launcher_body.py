@@ -12,6 +12,19 @@ set +o posix
 unset -v FUNCNEST EXECIGNORE BASH_COMPAT   # the narrator's may not rule here; the worker gets them back
 export -n SHELLOPTS BASHOPTS               # and ours are not the worker's
 set -Eeuo pipefail
+
+# Before all else, as orchestra has set the timer already. Who is told to end on the way starts its
+# worker and ends it.
+why=''                                    # why we shall end the worker, if we shall
+told_by=''                                # the signal that said so, where it was not orchestra's
+trap 'why=${why:-stopped}' USR1           # orchestra stop
+trap 'why=${why:-timeout}' ALRM
+others=(HUP INT QUIT USR2 TERM XCPU XFSZ VTALRM PROF)   # somebody else, or the machine going down
+for name in "${others[@]}"; do
+  # shellcheck disable=SC2064
+  trap "why=\${why:-signal} told_by=$name" "$name"
+done
+
 { read -r _; read -r _ callers_umask; } <"/proc/$$/status"
 umask 077
 
@@ -21,8 +34,6 @@ here=$run_dir/attempts/$worker/$attempt   # no other attempt writes here
 supervised=${1:-}                         # by orchestra: it has set the timer and made us the reaper of orphans
 plain=${2:-}                              # and it has seen that the environment has no name of ours
 reason=''
-why=''                                    # why we shall end the worker, if we shall
-told_by=''                                # the signal that said so, where it was not orchestra's
 retry=later                               # what a failure is worth before the worker runs: the host is to blame
 started_at=null
 log_out=$run_dir/log-$worker.out
@@ -124,13 +135,6 @@ standing=''
 # --- start -------------------------------------------------------------------------------
 [[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }
 exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
-trap 'why=${why:-stopped}' USR1            # orchestra stop
-trap 'why=${why:-timeout}' ALRM
-others=(HUP INT QUIT USR2 TERM XCPU XFSZ VTALRM PROF)   # somebody else, or the machine going down
-for name in "${others[@]}"; do
-  # shellcheck disable=SC2064
-  trap "why=\${why:-signal} told_by=$name" "$name"
-done
 [[ -e $here/jobs ]] || printf '%400s\n' '' >"$here/jobs"   # room that a full disk cannot take
 trap note_jobs CHLD
 retry=never                                # what is wrong here stays so until it is mended

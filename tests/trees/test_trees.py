@@ -656,6 +656,17 @@ def test_a_launcher_that_fails_with_its_worker_at_work_ends_it_and_says_so(trees
     assert trees.root("retry", "t", "--no-throttle").names("spawned") == ["W"]
 
 
+@pytest.mark.parametrize(("told", "verdict"), [("ALRM", "timeout"), ("USR1", "stopped"), ("HUP", "signal")])
+def test_a_launcher_that_is_told_to_end_on_its_way_says_why(trees: Trees, told: str, verdict: str) -> None:
+    script = _abandon(trees, "ready; leaf main")
+    env, fired = _hooked(trees, "umask*", f"kill -{told} $$")
+    done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=60)
+    assert fired.exists()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert trees.result()["verdict"] == verdict
+    assert processes_of(trees.path) == []
+
+
 # --- the worker's environment ---------------------------------------------------------------
 
 
