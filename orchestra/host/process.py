@@ -29,6 +29,17 @@ def host_name() -> str:
         return file.read().strip()
 
 
+@cache
+def machine_id() -> str:
+    """Empty where this machine has none (a container, most often)."""
+    try:
+        with open("/etc/machine-id") as file:
+            text = file.read().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if text and not text.strip("0123456789abcdef") else ""
+
+
 def start_of(pid: int) -> int | None:
     """When the process with this PID started, in clock ticks after boot; None: dead or a zombie."""
     try:
@@ -62,7 +73,7 @@ def this_process() -> Process:
 
 def known(pid: int, start: int) -> Process:
     """A process of this machine, as it is told of elsewhere."""
-    return Process(pid, start, boot_id(), host_name(), pid_namespace())
+    return Process(pid, start, boot_id(), host_name(), pid_namespace(), machine_id())
 
 
 def lives(process: Process) -> bool | None:

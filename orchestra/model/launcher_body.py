@@ -106,11 +106,15 @@ trap 'fail "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
 IFS=' ' read -r -a stat <"/proc/$$/stat"
 read -r boot_id </proc/sys/kernel/random/boot_id
 read -r host </proc/sys/kernel/hostname
-[[ -n $supervised ]] || pid_ns=0   # not known, and not to be had without a process more
+# Where it is started by hand, its PID may count elsewhere than orchestra's; 0: not known.
+[[ -n $supervised ]] || pid_ns=$(stat -Lc %i /proc/self/ns/pid 2>/dev/null) || pid_ns=0
+machine_id=''
+[[ ! -r /etc/machine-id ]] || read -r machine_id </etc/machine-id || :
+[[ $machine_id =~ ^[0-9a-f]+$ ]] || machine_id=''
 stamp
 started_at=\"$now\"
-printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","pid_ns":%s,"token":"%s","started_at":"%s","tmp_dir":%s}' \
-  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$pid_ns" "$token" "$now" "$tmp_dir_json"
+printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","pid_ns":%s,"machine_id":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
+  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$pid_ns" "$machine_id" "$token" "$now" "$tmp_dir_json"
 refrain() {
   trap - ERR EXIT
   printf 'attempt %s of %s has been claimed already: its launcher starts nothing twice\n' "$attempt" "$worker" >&2

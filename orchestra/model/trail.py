@@ -20,6 +20,7 @@ class Process(NamedTuple):
     boot_id: str
     host: str
     pid_ns: int = 0  # inode of the PID namespace in which `pid` counts; 0: not known
+    machine_id: str = ""  # two machines can have one name; empty: not known
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -28,6 +29,7 @@ class Process(NamedTuple):
             "boot_id": self.boot_id,
             "host": self.host,
             "pid_ns": self.pid_ns,
+            "machine_id": self.machine_id,
         }
 
 
@@ -79,6 +81,7 @@ def process_from_json(data: dict[str, Any]) -> Process:
         _text(data, "boot_id"),
         _text(data, "host"),
         _number(data, "pid_ns"),
+        _text(data, "machine_id"),
     )
 
 

@@ -143,6 +143,7 @@ def dead_holder(root: Root) -> None:
     host = Path("/proc/sys/kernel/hostname").read_text().strip()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     holder = {"pid": os.getpid(), "process_start": 1, "host": host, "boot_id": boot, "token": "dead"}
+    holder["pid_ns"] = os.stat("/proc/self/ns/pid").st_ino
     (lock / "holder.json").write_text(json.dumps(holder))
 
 

@@ -558,6 +558,20 @@ def test_what_was_started_by_hand_can_be_stopped(trees: Trees) -> None:
     assert processes_of(trees.path) == []
 
 
+def test_what_was_started_by_hand_among_other_pids_is_not_lost(trees: Trees) -> None:
+    script = _abandon(trees, 'echo started >>"$mark-starts"; ready; leaf main')
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("NOT RUN: a launcher in another PID namespace (unshare --pid is not to be had here)")
+    with subprocess.Popen([*unshare, "bash", str(script)], env=clean_environment()) as launcher:
+        wait_until((trees.path / "mark-W-ready").exists, "the tree")
+        assert trees.root.worker("t", "W")["state"] == "running"
+        assert trees.root("wait", "t", "--timeout", "0").code == 5
+        assert trees.root("spawn", "t", "--no-throttle").code == 0
+        assert (trees.path / "mark-W-starts").read_text() == "started\n"
+        launcher.kill()
+
+
 def test_what_was_started_by_hand_is_not_started_again_by_spawn(trees: Trees) -> None:
     script = _abandon(trees, 'echo started >>"$mark-starts"; ready; leaf main')
     with subprocess.Popen(["bash", str(script)], env=clean_environment()) as launcher:
