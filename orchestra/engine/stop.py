@@ -78,9 +78,9 @@ def end_and_record(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(who was ended and how, what could not be ended)."""
     for view in views:
-        if view.process is None:  # a launcher that comes up late finds this, and refrains
+        if not view.at_work and not view.ended:  # a launcher that comes up late finds this, and refrains
             write_result(conductor.layout, refusal(view.record))
-    views = [view if view.process else conductor.view(view.record) for view in views]
+    views = [view if view.at_work else conductor.view(view.record) for view in views]
     living = end_workers(conductor, views, {v.record.name: grace_left_s(v.record) for v in views})
     stopped, alive = [], []
     for view in views:
@@ -124,7 +124,9 @@ def end_workers(
     await_results(observer, running, graces_s)
     living = {}
     for view in views:  # also of a launcher that has come up only now
-        left = observer.backend.end(view.record.token, view.process, grace_s=0.0)
+        # Where something is at work and no launcher is known that would heed a grace, it is given here.
+        grace_s = graces_s[view.record.name] if view.at_work and view.process is None else 0.0
+        left = observer.backend.end(view.record.token, view.process, grace_s=grace_s)
         living[view.record.name] = [member.pid for member in left]
     return living
 

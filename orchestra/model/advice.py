@@ -39,7 +39,7 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
     free = not snapshot.conducted  # else these would be refused
     if again and free:
         steps.append(f"orchestra retry {run} {' '.join(again) if len(again) <= MOST_NAMES else ''}".rstrip())
-    at_work = [v for v in snapshot.workers if v.state in (State.RUNNING, State.STALLED)]
+    at_work = any(v.at_work for v in snapshot.workers)
     if at_work or (snapshot.conducted and any(v.state == State.SPAWNING for v in snapshot.workers)):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")
     if free and any(v.state == State.DEFERRED or v.gap for v in snapshot.workers):

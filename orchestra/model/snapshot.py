@@ -45,6 +45,10 @@ class WorkerView(NamedTuple):
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def at_work(self) -> bool:
+        return self.state in (State.RUNNING, State.STALLED)
+
     def to_json(self) -> dict[str, Any]:
         record = self.record
         return {

@@ -558,6 +558,19 @@ def test_what_was_started_by_hand_can_be_stopped(trees: Trees) -> None:
     assert processes_of(trees.path) == []
 
 
+def test_what_a_launcher_of_another_name_started_has_its_grace(trees: Trees) -> None:
+    tidies = "trap 'sleep 0.5; echo tidy >\"$mark-tidy\"; exit 0' TERM\nready; sleep 300 & wait"
+    copy = _abandon(trees, tidies).rename(trees.path / "by-another-name.sh")
+    with subprocess.Popen(["bash", str(copy)], env=clean_environment()) as launcher:
+        wait_until((trees.path / "mark-W-ready").exists, "the tree")
+        assert trees.root.worker("t", "W")["state"] == "running"
+        answer, _ = trees.stop("--grace", "60")
+        assert (trees.path / "mark-W-tidy").read_text() == "tidy\n"
+        assert answer.names("stopped") == ["W"]
+        assert trees.root("explain", "t", "W").json["worker"]["reason"] != "stopped before it was started"
+        launcher.wait(timeout=30)
+
+
 def test_what_was_started_by_hand_among_other_pids_is_not_lost(trees: Trees) -> None:
     script = _abandon(trees, 'echo started >>"$mark-starts"; ready; leaf main')
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
