@@ -60,7 +60,8 @@ def finish_stops(conductor: Conductor) -> tuple[list[dict[str, Any]], list[dict[
     meant = [r for r in conductor.history.workers.values() if r.stopping and r.state not in ENDED]
     earlier = [r.name for r in meant if r.stopping[0].op <= conductor.began_at]
     stopped, alive = end_and_record(conductor, [conductor.view(record) for record in meant])
-    conductor.recovered += [{"what": "half_done_stop", "worker": name} for name in earlier]
+    stuck = {row["name"] for row in alive}
+    conductor.recovered += [{"what": "half_done_stop", "worker": n} for n in earlier if n not in stuck]
     return stopped, alive
 
 
@@ -88,12 +89,13 @@ def end_and_record(
         if view.process and conductor.backend.lives(view.process) is None:  # on another host: as it was
             alive.append({"name": record.name, "host": view.process.host, "pids": [view.process.pid]})
             continue
-        final = ended_view(conductor, record)
+        pids = living[record.name]
+        final = ended_view(conductor, record)._replace(leftovers=tuple(pids))
         conductor.record(facts(final))
         if not os.path.exists(conductor.layout.attempt_result(record.name, record.attempt)):
             bury(conductor.layout, conductor.history.workers[record.name])
         stopped.append({"name": record.name, "verdict": final.verdict, "state": final.state})
-        if pids := living[record.name]:
+        if pids:
             alive.append({"name": record.name, "pids": pids})
     return stopped, alive
 
