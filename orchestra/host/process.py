@@ -41,7 +41,10 @@ def machine_id() -> str:
 
 
 def start_of(pid: int) -> int | None:
-    """When the process with this PID started, in clock ticks after boot; None: dead or a zombie."""
+    """When the process with this PID started, in clock ticks after boot; None: dead or a zombie.
+
+    One whose main thread alone has ended lives.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()
@@ -49,6 +52,9 @@ def start_of(pid: int) -> int | None:
         return None
     fields = stat[stat.rfind(b")") + 2 :].split()
     if fields[0] in (b"Z", b"X"):
+        with contextlib.suppress(OSError):
+            if len(os.listdir(f"/proc/{pid}/task")) > 1:
+                return int(fields[19])
         return None
     return int(fields[19])
 

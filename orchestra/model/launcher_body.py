@@ -283,8 +283,13 @@ trap '' ALRM USR1 "${others[@]}"
 
 worker_is_gone() {
   local line=''
+  local -a threads=(/proc/"$pid"/task/*)
   { read -r line <"/proc/$pid/stat"; } 2>/dev/null || return 0
-  [[ ${line##*) } == [ZX]* ]]
+  [[ ${line##*) } == [ZX]* && ${#threads[@]} -le 1 ]]   # its main thread alone may have ended
+}
+
+exited_by_itself() {   # with that status, as bash has it of its job
+  [[ -f $here/jobs ]] && grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"
 }
 
 asked=$why
@@ -293,8 +298,8 @@ if [[ -n $why ]]; then
   end_tree
   status=0
   wait "$pid" || status=$?
-  # Told in the very instant of its end, bash has reaped it and forgotten how it ended.
-  [[ $status -ge 0 ]] || { why=$asked status=null; }
+  # Told in the very instant of its end, bash has reaped it and forgotten how: then 127 is no status of its own.
+  [[ $status -ge 0 && $status != 127 ]] || exited_by_itself || { why=$asked status=null; }
 fi
 trap - CHLD
 end_tree   # what is left of a worker that has ended
@@ -309,10 +314,6 @@ last_lines() {   # of standard error, and of nothing else: what a worker reads a
 stderr_says() {   # pattern
   shopt -s nocasematch
   [[ $last =~ $1 ]]
-}
-
-exited_by_itself() {   # with a status above 128
-  [[ -f $here/jobs ]] && grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"
 }
 
 killed_on_request() {   # where the grace is over at once, orchestra's own KILL comes before we have looked

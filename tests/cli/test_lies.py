@@ -123,8 +123,8 @@ def test_a_worker_that_signals_its_own_group_means_its_own_children(root: Root) 
 
 IGNORANT = """
 import os, signal, sys
-for name in ("CHLD", "USR1", "TERM", "QUIT", "PIPE"):
-    signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
+for number in set(range(1, 32)) - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
 os.execv(sys.executable, [sys.executable, "-m", "orchestra", *sys.argv[1:]])
 """
 
@@ -185,6 +185,7 @@ def test_who_cannot_be_reached_from_here_is_not_said_to_be_stopped(root: Root) -
     answer = from_elsewhere(root, *OTHER_PIDS, "stop", "r", "--grace", "0.1")
     assert answer["stopped"] == []
     assert [row["name"] for row in answer["still_alive"]] == ["W"]
+    assert from_elsewhere(root, *OTHER_PIDS, "spawn", "r")["recovered"] == []
     assert root.worker("r", "W")["state"] == "running"
     root("stop", "r", "--grace", "1")  # what was meant is done as soon as it can be
     assert root.worker("r", "W")["verdict"] == "stopped"

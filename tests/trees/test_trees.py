@@ -291,6 +291,27 @@ def test_the_timeout_holds_with_no_narrator_alive(trees: Trees, kind: str) -> No
     assert (answer.code, answer.json["workers"][0]["verdict"]) == (1, "timeout")
 
 
+_LEADER_GONE = """
+import ctypes, pathlib, sys, threading, time
+def lead_on():
+    while pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    pathlib.Path(sys.argv[1] + "-ready").touch()
+    time.sleep(300)
+threading.Thread(target=lead_on).start()
+ctypes.CDLL(None).syscall(60, 0)  # exit, of this thread alone
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="NOT RUN: the number of exit is another here")
+def test_a_worker_whose_main_thread_has_ended_still_times_out(trees: Trees) -> None:
+    program = trees.path / "leader-gone.py"
+    program.write_text(_LEADER_GONE)
+    trees.grow(f'exec {sys.executable} {program} "$mark"', timeout="3s")
+    assert trees.result()["verdict"] == "timeout"
+    wait_until(lambda: processes_of(trees.path) == [], "the launcher's end")
+
+
 # --- a launcher killed ----------------------------------------------------------------------
 
 
@@ -681,6 +702,14 @@ def test_a_launcher_that_fails_with_its_worker_at_work_ends_it_and_says_so(trees
     assert not (trees.run_dir / ".spawn-W.error").exists()
     assert trees.root("wait", "t").json["workers"][0]["retry"] == "now"
     assert trees.root("retry", "t", "--no-throttle").names("spawned") == ["W"]
+
+
+def test_an_end_that_bash_has_forgotten_is_not_told_as_exit_status_127(trees: Trees) -> None:
+    script = _abandon(trees, "ready; exit 0")
+    env, fired = _hooked(trees, "asked=*", "why=timeout; wait() { return 127; }")
+    done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=60)
+    assert (fired.exists(), done.returncode) == (True, 0)
+    assert (trees.result()["verdict"], trees.result()["exit_code"]) == ("timeout", None)
 
 
 @pytest.mark.parametrize(("told", "verdict"), [("ALRM", "timeout"), ("USR1", "stopped"), ("HUP", "signal")])
