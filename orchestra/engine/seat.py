@@ -24,7 +24,8 @@ def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
     refuse_inside_worker(who.command)
 
     def may(holder: Holder | None) -> bool:
-        return force or holder is None  # a dead one's is taken over like by any other command
+        # A dead one's is taken over, as by any other command: that clears up behind it.
+        return holder is None or (force and not holder_is_dead(holder))
 
     try:
         sight = lock.break_lock(layout, may) if lock.look(layout).held else lock.LockSight(False, None)
@@ -43,8 +44,7 @@ def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
     with conduct(layout, who, seated=False) as conductor:
         if sight.held and may(sight.holder):
             note: dict[str, Any] = {"holder": sight.holder.to_json() if sight.holder else None}
-            forced = force and sight.holder is not None and not holder_is_dead(sight.holder)
-            conductor.record([Draft(ALERTS, "lock_freed", {**note, "forced": forced})])
+            conductor.record([Draft(ALERTS, "lock_freed", {**note, "forced": sight.holder is not None})])
         return {"found": found(sight), "recovered": conductor.recovered}
 
 
