@@ -12,7 +12,7 @@ from orchestra.engine.spawn import already_row
 from orchestra.errors import Usage
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State
-from orchestra.model.verdict import Retry
+from orchestra.model.verdict import may_gain
 
 
 def retry(
@@ -37,7 +37,7 @@ def retry(
     failed = []
     for name in dict.fromkeys(chosen):
         record = conductor.record_of(name)
-        if record.state == State.FAILED and (names or record.retry != Retry.NEVER):
+        if record.state == State.FAILED and (names or may_gain(record.retry)):
             failed.append(record)
         else:
             already.append(already_row(conductor.view(record)))

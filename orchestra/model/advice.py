@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestra.model.history import State
 from orchestra.model.plan import Plan
 from orchestra.model.snapshot import Snapshot, WorkerView
-from orchestra.model.verdict import Retry
+from orchestra.model.verdict import may_gain
 
 MOST_NAMES = 20
 
@@ -16,7 +16,7 @@ MOST_NAMES = 20
 def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[str] = ()) -> list[str]:
     """`run` is RUN as it must stand in a command; `about`: whom the answer is about, if not all alike.
 
-    The rules, each adding its line (while somebody conducts the run, only what is not refused):
+    The rules, each adding its line (but see `not_refused`):
 
     1. A lock that does not say whose it is: unlock.
     2. A dead holder, leftovers: any mutating command puts them right; unlock does only that.
@@ -28,33 +28,47 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
     """
     steps: list[str] = []
     kinds = {alert["kind"] for alert in snapshot.alerts if "op" not in alert}
-    if kinds & {"unreadable_lock", "dead_holder", "leftovers"}:
+    if kinds & {"dead_holder", "leftovers"}:
         steps.append(f"orchestra unlock {run}")
     failed = [v for v in snapshot.workers if v.state == State.FAILED]
     stalled = [v for v in snapshot.workers if v.state == State.STALLED]
     ours = [v for v in failed if v.record.name in about] or failed
-    for view in sorted(ours, key=lambda v: v.retry != Retry.NEVER)[:1] + stalled[:1]:
+    for view in sorted(ours, key=lambda v: may_gain(v.retry))[:1] + stalled[:1]:
         steps.append(f"orchestra explain {run} {view.record.name}")
-    again = [v.record.name for v in failed if may_gain(v)]
-    free = not snapshot.conducted  # else these would be refused
-    if again and free:
+    again = [v.record.name for v in failed if worth_proposing(v)]
+    if again:
         steps.append(f"orchestra retry {run} {' '.join(again) if len(again) <= MOST_NAMES else ''}".rstrip())
     at_work = any(v.at_work for v in snapshot.workers)
     if at_work or (snapshot.conducted and any(v.state == State.SPAWNING for v in snapshot.workers)):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")
-    if free and any(v.state == State.DEFERRED or v.gap for v in snapshot.workers):
+    if any(v.state == State.DEFERRED or v.gap for v in snapshot.workers):
         steps.append(f"orchestra spawn {run}")
-    go_on = free and (not failed or (plan is not None and plan.on_failure == "continue"))
+    go_on = not failed or (plan is not None and plan.on_failure == "continue")
     phase = next_phase(snapshot.workers, plan) if go_on else None
     if phase is not None:
         steps.append(f"orchestra spawn {run} --phase {phase}")
+    steps = not_refused(steps, conducted=snapshot.conducted)
+    if "unreadable_lock" in kinds:  # nobody holds the run who could refuse this
+        steps.insert(0, f"orchestra unlock {run}")
     return steps
 
 
-def may_gain(view: WorkerView) -> bool:
-    """Whether another attempt is worth proposing: not where the last one ended just like that before it."""
+_CHANGES_THE_RUN = tuple(f"orchestra {verb} " for verb in ("unlock", "spawn", "retry", "stop"))
+
+
+def not_refused(steps: list[str], *, conducted: bool) -> list[str]:
+    """While somebody conducts the run, only what changes nothing."""
+    return [step for step in steps if not (conducted and step.startswith(_CHANGES_THE_RUN))]
+
+
+def worth_proposing(view: WorkerView) -> bool:
+    """Whether to propose another attempt: not where the last one ended just like that before it.
+
+    Stricter than `may_gain`, by which a command that was given decides: whoever follows what is
+    proposed would go round for ever.
+    """
     record = view.record
-    if view.retry == Retry.NEVER:
+    if not may_gain(view.retry):
         return False
     if record.attempt <= (record.entry.retries or 0) or not record.failures:
         return True

@@ -4,6 +4,8 @@ It stands behind the assignments that `launcher.render` writes, and reads: claim
 report. What it may count on is said there.
 """
 
+from orchestra.model.trail import NOTES
+
 # Names that the script uses, or that change how bash reads it: in the environment they are the worker's.
 SHADOWED = "[a-z][a-z_]*|POSIXLY_CORRECT|FUNCNEST|EXECIGNORE|BASH_COMPAT"
 
@@ -94,7 +96,7 @@ fail() {   # line command status: a step of this launcher failed before the work
 }
 
 clear_away() {   # what is there for the time of the attempt only
-  rm -rf -- "$tmp_dir" "$here"/{reserve,jobs,grace}
+  rm -rf -- "$tmp_dir" "$here"/{@NOTES@}
 }
 
 note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKILL
@@ -333,7 +335,7 @@ missing() {   # reason: the first expected artefact that is not there, if any
       return 0
     fi
     # An agent with nothing to say still ends its line.
-    if [[ $least == 1 ]] && ! LC_ALL=C grep -aq '[^[:space:]]' -- "$file"; then
+    if [[ $least != 0 ]] && ! LC_ALL=C grep -aq '[^[:space:]]' -- "$file"; then
       reason="\"exit 0, but ${expect[i + 2]:1:-1} holds nothing but white space\""
       return 0
     fi
@@ -372,4 +374,4 @@ else
   report '"failed"' '"exit_code"' "\"exit status $status\"" "$status" null
 fi
 clear_away
-""".replace("@SHADOWED@", SHADOWED)
+""".replace("@SHADOWED@", SHADOWED).replace("@NOTES@", ",".join(NOTES))

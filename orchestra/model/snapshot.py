@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.history import ENDED, State, WorkerRecord
-from orchestra.model.trail import Mark, Process, Result, Sentinel
+from orchestra.model.trail import TRAIL, Mark, Process, Result, Sentinel
 from orchestra.model.verdict import Retry, Verdict, retry_advice
 
 
@@ -103,9 +103,8 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
 
 def describe_gap(trail: tuple[str, ...]) -> str:
     """Where the paper trail ends: "brief written, no launcher"."""
-    steps = ("brief", "prompt", "launcher")
-    written = [step for step in steps if step in trail]
-    absent = next((step for step in steps if step not in trail), "mark")
+    written = [paper for paper in TRAIL if paper in trail]
+    absent = next((paper for paper in TRAIL if paper not in trail), TRAIL[-1])
     return f"{written[-1]} written, no {absent}" if written else "intended, nothing written"
 
 

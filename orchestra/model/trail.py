@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from orchestra.model.verdict import Verdict
 
+TRAIL = ("brief", "prompt", "launcher", "mark")  # in the order in which they are written
+NOTES = ("reserve", "jobs", "grace")  # in the attempt's own place, for its time only
+
 
 class Process(NamedTuple):
     """Who a process is. A bare PID proves nothing: it comes back after a reboot, or sooner."""

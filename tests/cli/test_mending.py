@@ -307,7 +307,50 @@ def test_a_beat_is_no_part_of_what_a_worker_prints(root: Root) -> None:
     assert root.worker("r", "P")["exit_code"] == 5
 
 
+def test_what_is_expected_holds_more_than_white_space_whatever_its_least_size(root: Root) -> None:
+    root.init("r")
+    blank = ["printf", "\\n%300s\\n", ""]
+    root.spawn("r", {"Long": blank}, expect=[{"stdout": True, "min_bytes": 200}])
+    root.spawn("r", {"Any": blank}, expect=[{"stdout": True, "min_bytes": 0}])
+    root("wait", "r", "--keep-going")
+    assert root.worker("r", "Long")["verdict"] == "empty"
+    assert "white space" in root.worker("r", "Long")["reason"]
+    assert root.worker("r", "Any")["state"] == "done"
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "forced"])
+def test_an_unlock_clears_up_behind_a_dead_holder_even_by_force(root: Root, force: tuple[str, ...]) -> None:
+    root.init("r")
+    (root.run_dir("r") / "events.damaged.77").write_bytes(b"torn")
+    dead_holder(root)
+    answer = root("unlock", "r", *force)
+    assert answer.json["found"]["lock"] == "dead"
+    assert [row["what"] for row in answer.json["recovered"]] == ["lock_taken_over"]
+    told = [e["kind"] for e in root.events("r")]
+    assert told == ["run_created", "lock_taken_over", "log_damaged"]
+
+
 # --- what is proposed next ------------------------------------------------------------------------
+
+
+def test_explain_proposes_no_retry_that_would_end_alike(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["false"]})
+    root("wait", "r")
+    assert "orchestra retry r W" in root("explain", "r", "W").json["next"]
+    root("retry", "r")
+    root("wait", "r")
+    assert not any(step.startswith("orchestra retry") for step in root("explain", "r", "W").json["next"])
+
+
+def test_nothing_is_proposed_that_a_living_command_would_refuse() -> None:
+    from orchestra.model.advice import next_steps
+    from orchestra.model.snapshot import Snapshot
+
+    alerts = [{"kind": "leftovers", "worker": "W", "pids": [1]}]
+    conducted = Snapshot(3, [], True, {"held": True}, None, alerts)
+    assert next_steps("r", conducted, None) == []
+    assert next_steps("r", conducted._replace(conducted=False), None) == ["orchestra unlock r"]
 
 
 def test_a_retry_is_not_proposed_for_ever(root: Root) -> None:

@@ -9,9 +9,9 @@ import typer
 from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import next_steps
+from orchestra.model.advice import next_steps, not_refused, worth_proposing
 from orchestra.model.history import State
-from orchestra.model.verdict import Retry
+from orchestra.model.snapshot import WorkerView
 
 
 def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
@@ -24,18 +24,19 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
     session = session_of(ctx)
     observer = Observer(session.locate(run)).open()
     story = explain(observer, name)
-    refused = ("orchestra retry ", "orchestra spawn ", "orchestra stop ") if observer.conducted() else ()
-    own = [step for step in steps(session.words, story) if not step.startswith(refused)]
-    others = next_steps(session.words, observer.snapshot(), observer.history.plan)
+    snapshot = observer.snapshot()
+    view = next(view for view in snapshot.workers if view.record.name == name)
+    own = not_refused(steps(session.words, story, view), conducted=snapshot.conducted)
+    others = next_steps(session.words, snapshot, observer.history.plan)
     rest = [step for step in others if step not in own and not step.startswith("orchestra explain ")]
     session.answer({"op": observer.history.op, "worker": story}, own + rest, lambda: show(story))
     return 0
 
 
-def steps(words: str, story: dict[str, Any]) -> list[str]:
+def steps(words: str, story: dict[str, Any], view: WorkerView) -> list[str]:
     name, state = story["name"], story["state"]
     found = []
-    if state == State.FAILED and story["retry"] != Retry.NEVER:
+    if state == State.FAILED and worth_proposing(view):
         found.append(f"orchestra retry {words} {name}")
     if state in (State.RUNNING, State.STALLED):
         found.append(f"orchestra wait {words} --for {name}")
