@@ -87,15 +87,16 @@ def lives(process: Process) -> bool | None:
     return owner.lives(process, known(os.getpid(), 0), start_of(process.pid))
 
 
-def runs(pid: int, script: str) -> bool:
-    """Whether a process was started with this file among its words, wherever it was called from."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
-    except OSError:
-        return False
+def runs(pid: int, script: str, token: str) -> bool:
+    """Whether a process is the bash that runs this launcher, wherever it was called from.
+
+    One that carries the token may be on its way there, as something that will become bash.
+    """
     name = os.path.basename(os.fsencode(script))
-    return any(os.path.basename(word) == name for word in words)
+    program, *words = _read(pid, "cmdline").split(b"\0")
+    if name not in map(os.path.basename, words) or b"-c" in words:
+        return False
+    return os.path.basename(program) == b"bash" or carries(pid, token)
 
 
 def open_pidfd(process: Process) -> int | None:
@@ -129,18 +130,25 @@ def send(process: Process, signum: int) -> bool:
     return True
 
 
+def carries(pid: int, token: str) -> bool:
+    """Whether a process has TOKEN=token in its environment."""
+    return f"{TOKEN}={token}".encode() in _read(pid, "environ").split(b"\0")
+
+
+def _read(pid: int, what: str) -> bytes:
+    """Empty where the process is gone, or is not ours to read."""
+    try:
+        with open(f"/proc/{pid}/{what}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 def carriers(token: str) -> list[Process]:
     """Every living process that has TOKEN=token in its environment."""
-    needle = f"{TOKEN}={token}".encode()
     found = []
     for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if needle not in file.read().split(b"\0"):
-                    continue
-        except OSError:
+        if not name.isdigit() or int(name) == os.getpid() or not carries(int(name), token):
             continue
         start = start_of(int(name))
         if start is not None:

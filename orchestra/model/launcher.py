@@ -14,8 +14,8 @@ What must stay true of every script that `render` makes:
 It is started as `bash -p SCRIPT supervised [plain]`, with descriptor 3 open for the sign of
 life, an interval timer that sends SIGALRM at the timeout, and itself made the reaper of
 orphaned descendants; `plain` where no name in its environment is one of the script's own.
-By hand (`bash .run-NAME.sh`) the timer is a background `sleep`, and
-descendants are found by the token alone.
+By hand (`bash .run-NAME.sh`) the timer is a background `sleep`, and an orphan becomes
+another's child: it is found by the token, if it has kept that.
 """
 
 from __future__ import annotations
