@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -134,6 +135,15 @@ def wait_until(
             return value
         time.sleep(0.01)
     pytest.fail(f"{what} did not come true within {timeout_s:g} s")
+
+
+def watches(pid: int) -> bool:
+    """Whether a process waits for changes to files."""
+    found = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return "anon_inode:inotify" in found
 
 
 def processes_of(path: Path) -> list[int]:

@@ -69,8 +69,8 @@ class Backend(Protocol):
     def lives(self, process: Process) -> bool | None:
         """Whether this very process lives; None where that cannot be seen from here."""
 
-    def runs(self, process: Process, script: str) -> bool:
-        """Whether this process runs that launcher."""
+    def runs(self, process: Process, script: str, token: str) -> bool:
+        """Whether this process runs that launcher of that attempt."""
 
     def leftovers(self, token: str) -> list[Process]:
         """What an attempt started and still lives, wherever it hides."""

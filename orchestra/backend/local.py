@@ -22,8 +22,8 @@ class Local:
     def lives(self, who: Process) -> bool | None:
         return process.lives(who)
 
-    def runs(self, who: Process, script: str) -> bool:
-        return process.runs(who.pid, script)
+    def runs(self, who: Process, script: str, token: str) -> bool:
+        return process.runs(who.pid, script, token)
 
     def leftovers(self, token: str) -> list[Process]:
         return process.carriers(token)
@@ -63,7 +63,7 @@ class LocalBatch:
         return list(self._starter.news(timeout_s))
 
     def ended(self, pid: int | None) -> bool:
-        # A launcher that has ended stays a zombie of the helper, so its PID cannot be another's.
+        # A launcher that has ended stays a zombie for as long as the helper lives, and with it its PID.
         return self._starter.dead() if pid is None else process.start_of(pid) is None
 
     def close(self) -> None:

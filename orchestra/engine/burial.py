@@ -43,13 +43,16 @@ def bury(layout: Layout, record: WorkerRecord) -> None:
 
 
 def finish(layout: Layout, record: WorkerRecord) -> None:
-    """What a launcher does behind its result, where it was killed before that."""
+    """What a launcher does behind its last word, where it was killed before that."""
+    flat, own = layout.result(record.name), layout.attempt_result(record.name, record.attempt)
+    draft = layout.attempt_result_draft(record.name, record.attempt)
+    if not any(map(os.path.exists, (own, draft, layout.sentinel(record.name)))):
+        return  # it left no word
     if os.path.exists(layout.attempt_reserve(record.name, record.attempt)):
         clear_away(layout, record)
-    flat, own = layout.result(record.name), layout.attempt_result(record.name, record.attempt)
     with contextlib.suppress(OSError):
         if not os.path.exists(own):
-            os.rename(layout.attempt_result_draft(record.name, record.attempt), own)
+            os.rename(draft, own)
     with contextlib.suppress(OSError):
         if not os.path.exists(flat):
             os.link(own, flat)

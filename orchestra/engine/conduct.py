@@ -187,9 +187,17 @@ def log_damaged(repairs: list[Repair]) -> list[Draft]:
 
 @contextlib.contextmanager
 def conduct(
-    layout: Layout, who: Narrator, *, backend: Backend | None = None, seated: bool = True
+    layout: Layout,
+    who: Narrator,
+    *,
+    backend: Backend | None = None,
+    seated: bool = True,
+    stops: bool = True,
 ) -> Iterator[Conductor]:
-    """Hold the run's lock and begin. Raises NarratorAlreadyActive, NoSuchRun, Storage, NestedSpawn, …"""
+    """Hold the run's lock and begin; `stops` is as in `settle`.
+
+    Raises NarratorAlreadyActive, NoSuchRun, Storage, NestedSpawn, …
+    """
     refuse_inside_worker(who.command)
     if not os.path.isdir(layout.run_dir):
         raise no_such_run(layout)
@@ -199,7 +207,7 @@ def conduct(
         if seated:
             conductor.sit(who.id)
         try:
-            settle(conductor)
+            settle(conductor, stops=stops)
             yield conductor
         finally:
             if sys.exc_info()[0] is not Superseded:

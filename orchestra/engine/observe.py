@@ -108,7 +108,8 @@ class Observer:
         # What the log has was seen; a mark may be forged.
         who = record.process or (mark.process if mark else None)
         lives = self.backend.lives(who) if who is not None else False
-        if lives and record.process is None and who and not self.backend.runs(who, layout.launcher(name)):
+        script = layout.launcher(name)
+        if lives and record.process is None and who and not self.backend.runs(who, script, record.token):
             if self.backend.leftovers(record.token):  # by hand under another name, say: not proved gone
                 return Sight(mark=mark, claimed=True, alive=True)
             who, lives = None, False
@@ -130,7 +131,7 @@ class Observer:
         tried = os.path.isdir(layout.attempt(name, record.attempt))
         if tried and (members := self.backend.leftovers(record.token)):
             # Its worker has removed the mark, or it is about to make it: told by its token.
-            launchers = [m for m in members if self.backend.runs(m, layout.launcher(name))]
+            launchers = [m for m in members if self.backend.runs(m, script, record.token)]
             if launchers:
                 return Sight(process=launchers[0], claimed=True, alive=True)
             return Sight(claimed=True, leftovers=tuple(m.pid for m in members))

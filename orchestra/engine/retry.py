@@ -13,7 +13,7 @@ from orchestra.engine.spawn import already_row
 from orchestra.errors import Usage
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import State
-from orchestra.model.verdict import Retry
+from orchestra.model.verdict import may_gain
 
 _NOTE = {
     State.DONE: "it has not failed: nothing was done",
@@ -45,7 +45,7 @@ def retry(
     failed = []
     for name in dict.fromkeys(chosen):
         record = conductor.record_of(name)
-        if record.state == State.FAILED and (names or record.retry != Retry.NEVER):
+        if record.state == State.FAILED and (names or may_gain(record.retry)):
             failed.append(record)
         else:
             row = already_row(conductor.view(record))

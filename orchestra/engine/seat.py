@@ -24,7 +24,8 @@ def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
     refuse_inside_worker(who.command)
 
     def may(holder: Holder | None) -> bool:
-        return force or holder is None  # a dead one's is taken over like by any other command
+        # A dead one's is taken over, as by any other command: that clears up behind it.
+        return holder is None or (force and not holder_is_dead(holder))
 
     try:
         sight = lock.break_lock(layout, may) if lock.look(layout).held else lock.LockSight(False, None)

@@ -20,19 +20,22 @@ if TYPE_CHECKING:
     from orchestra.engine.conduct import Conductor
 
 
-def settle(conductor: Conductor) -> None:
-    """Raises Storage, Superseded."""
+def settle(conductor: Conductor, *, stops: bool = True) -> None:
+    """Without `stops` for a command that finishes what was to be stopped along with its own.
+
+    Raises Storage, Superseded.
+    """
     look_around(conductor)
     workers = conductor.history.workers
     for record in [r for r in workers.values() if r.leftovers]:
         end_leftovers(conductor, record)
-    if half_stopped := [r for r in workers.values() if r.stopping is not None and r.state not in ENDED]:
-        from orchestra.engine.stop import finish_stop  # seldom needed
+    if stops and any(r.stopping and r.state not in ENDED for r in workers.values()):
+        from orchestra.engine.stop import finish_stops  # seldom needed
 
-        finish_stop(conductor, half_stopped)
-        conductor.recovered += [{"what": "half_done_stop", "worker": r.name} for r in half_stopped]
+        finish_stops(conductor)
     for record in workers.values():
-        if record.verdict == Verdict.LOST and not os.path.exists(conductor.layout.result(record.name)):
+        silent = record.verdict in (Verdict.LOST, Verdict.STOPPED)
+        if silent and not os.path.exists(conductor.layout.result(record.name)):
             bury(conductor.layout, record)
 
 
@@ -41,9 +44,7 @@ def look_around(conductor: Conductor) -> None:
     drafts = []
     for record in list(conductor.history.workers.values()):
         view = conductor.view(record)
-        if view.verdict == Verdict.LOST and record.stopping is not None:
-            continue  # it was meant to be stopped, and that is done below
-        if view.ended and view.verdict != Verdict.LOST:  # also of what `wait` was the first to see
+        if view.ended:  # also of what `wait` was the first to see
             finish(conductor.layout, record)
         if view.gap and record.state == State.SPAWNING:
             who = {"worker": record.name, "attempt": record.attempt}

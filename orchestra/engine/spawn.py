@@ -89,7 +89,7 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     """What `spawn` would do now; writes and starts nothing. Raises NameTaken."""
     new, known = sort_out(observer, wanted)
     views = observer.views(conducted=observer.conducted())
-    at_work = sum(1 for view in views if view.state in (State.RUNNING, State.STALLED))
+    at_work = sum(view.at_work for view in views)
     again = [view.record for view in views if view.state == State.DEFERRED or view.gap]
     entries = [record.entry for record in again] + [want.entry for want in new]
     room = Room(observer.layout.root) if throttled and entries else None

@@ -10,7 +10,7 @@ from orchestra.engine.burial import bury, write_result
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
 from orchestra.model.event import COMMANDS, Draft
-from orchestra.model.history import State, WorkerRecord
+from orchestra.model.history import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, facts
 from orchestra.model.trail import Result
 from orchestra.model.verdict import Retry, Verdict
@@ -36,7 +36,9 @@ class StopReport(NamedTuple):
 
 
 def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopReport:
-    """End these workers (all that have not ended, where none is named). Raises NoSuchWorker."""
+    """End these workers (all that have not ended, where none is named), and with them whom an earlier
+    stop meant and did not live to end. Raises NoSuchWorker.
+    """
     for name in names:
         conductor.record_of(name)
     chosen = list(dict.fromkeys(names)) or list(conductor.history.workers)
@@ -57,37 +59,52 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
             for v in going
         ]
     )
-    stopped, alive = end_and_record(conductor, going, grace_s)
-    return StopReport(stopped, already, alive)
+    stopped, alive = finish_stops(conductor)
+    asked = [row for row in stopped if row["name"] in chosen]
+    return StopReport(asked, already, alive)
 
 
-def finish_stop(conductor: Conductor, records: list[WorkerRecord]) -> None:
-    """What a narrator meant to stop and did not live to, with the grace that it meant to give."""
-    views = [conductor.view(record) for record in records]
-    end_and_record(conductor, views, max(record.stopping or 0 for record in records))
+def finish_stops(conductor: Conductor) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """End whoever was meant to be stopped: (who was ended and how, what could not be ended)."""
+    meant = [r for r in conductor.history.workers.values() if r.stopping and r.state not in ENDED]
+    earlier = [r.name for r in meant if r.stopping[0].op <= conductor.began_at]
+    stopped, alive = end_and_record(conductor, [conductor.view(record) for record in meant])
+    stuck = {row["name"] for row in alive}
+    conductor.recovered += [{"what": "half_done_stop", "worker": n} for n in earlier if n not in stuck]
+    return stopped, alive
+
+
+def grace_left_s(record: WorkerRecord) -> float:
+    """What is left until the first KILL that was meant, whatever has become of the clock since."""
+    left = []
+    for meant in record.stopping:
+        since_s = clock.seconds_since(meant.at)
+        left.append(meant.grace_s - max(0.0, since_s or 0.0))
+    return max(0.0, min(left, default=0.0))
 
 
 def end_and_record(
-    conductor: Conductor, views: list[WorkerView], grace_s: float
+    conductor: Conductor, views: list[WorkerView]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(who was ended and how, what could not be ended)."""
     for view in views:
-        if view.process is None:  # a launcher that comes up late finds this, and refrains
+        if not view.at_work and not view.ended:  # a launcher that comes up late finds this, and refrains
             write_result(conductor.layout, refusal(view.record))
-    views = [view if view.process else conductor.view(view.record) for view in views]
-    living = end_workers(conductor, views, grace_s)
+    views = [view if view.at_work else conductor.view(view.record) for view in views]
+    living = end_workers(conductor, views, {v.record.name: grace_left_s(v.record) for v in views})
     stopped, alive = [], []
     for view in views:
         record = view.record
         if view.process and conductor.backend.lives(view.process) is None:  # on another host: as it was
             alive.append({"name": record.name, "host": view.process.host, "pids": [view.process.pid]})
             continue
-        final = ended_view(conductor, record)
+        pids = living[record.name]
+        final = ended_view(conductor, record)._replace(leftovers=tuple(pids))
         conductor.record(facts(final))
         if not os.path.exists(conductor.layout.attempt_result(record.name, record.attempt)):
             bury(conductor.layout, conductor.history.workers[record.name])
         stopped.append({"name": record.name, "verdict": final.verdict, "state": final.state})
-        if pids := living[record.name]:
+        if pids:
             alive.append({"name": record.name, "pids": pids})
     return stopped, alive
 
@@ -102,21 +119,25 @@ def stop_unrecorded(observer: Observer, names: list[str], *, grace_s: float) -> 
     chosen = list(dict.fromkeys(names)) or list(observer.history.workers)
     views = [observer.view(observer.record_of(name), conducted=False) for name in chosen]
     running = [view for view in views if view.process is not None and not view.ended]
-    end_workers(observer, running, grace_s)
+    end_workers(observer, running, {view.record.name: grace_s for view in running})
     return [view.record.name for view in running]
 
 
-def end_workers(observer: Observer, views: list[WorkerView], grace_s: float) -> dict[str, list[int]]:
+def end_workers(
+    observer: Observer, views: list[WorkerView], graces_s: dict[str, float]
+) -> dict[str, list[int]]:
     """End these and all that is theirs; returns the PIDs that could not be ended, by worker."""
     running = [view for view in views if view.process is not None]
     for view in running:  # all at once, so that their graces run side by side
-        tell_grace(observer, view.record, grace_s)
+        tell_grace(observer, view.record, graces_s[view.record.name])
         if view.process is not None:
             observer.backend.ask_to_stop(view.process)
-    await_results(observer, running, grace_s)
+    await_results(observer, running, graces_s)
     living = {}
     for view in views:  # also of a launcher that has come up only now
-        left = observer.backend.end(view.record.token, view.process, grace_s=0.0)
+        # Where something is at work and no launcher is known that would heed a grace, it is given here.
+        grace_s = graces_s[view.record.name] if view.at_work and view.process is None else 0.0
+        left = observer.backend.end(view.record.token, view.process, grace_s=grace_s)
         living[view.record.name] = [member.pid for member in left]
     return living
 
@@ -139,28 +160,34 @@ def tell_grace(observer: Observer, record: WorkerRecord, grace_s: float) -> None
         publish(path, f"{grace_s:.3f}\n".encode(), durable=False)
 
 
-def await_results(observer: Observer, views: list[WorkerView], grace_s: float) -> None:
-    """Until every launcher has ended, or the grace is over; then KILL for what they started."""
-    killed = False
-    deadline = clock.monotonic() + grace_s
+def await_results(observer: Observer, views: list[WorkerView], graces_s: dict[str, float]) -> None:
+    """Until every launcher has ended; where a grace is over, KILL for what that one started."""
+    began = clock.monotonic()
+    killed: set[str] = set()
     while True:
-        left = [v for v in views if v.process and observer.backend.lives(v.process)]
-        if not left or (killed and clock.monotonic() > deadline):
+        now_s = clock.monotonic() - began
+        left = [
+            view
+            for view in views
+            if view.process
+            and observer.backend.lives(view.process)
+            and now_s <= graces_s[view.record.name] + REPORT_PATIENCE_S
+        ]
+        if not left:
             return
-        if not killed and clock.monotonic() > deadline:
-            killed = True
-            deadline += REPORT_PATIENCE_S
-            for view in left:
-                if view.process:
-                    observer.backend.kill_worker(view.record.token, view.process)
+        for view in left:
+            name = view.record.name
+            if view.process and name not in killed and now_s > graces_s[name]:
+                killed.add(name)
+                observer.backend.kill_worker(view.record.token, view.process)
         clock.pause(0.02)
 
 
 def ended_view(conductor: Conductor, record: WorkerRecord) -> WorkerView:
-    """As the launcher told it; where it could not, as stopped by us."""
+    """As it is seen to have ended; what shows no end is ended by our word."""
     view = conductor.view(record)
-    if view.ended and view.verdict != Verdict.LOST:
-        return view
+    if view.ended:
+        return view._replace(ended_at=view.ended_at or clock.now())
     reason = "stopped before it was started" if record.state != State.RUNNING else "stopped on request"
     return WorkerView(
         record,

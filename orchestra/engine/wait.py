@@ -194,7 +194,9 @@ class _Wait:
         self.record(drafts)
         for name in {str(draft.data["worker"]) for draft in drafts}:
             known, view = self.observer.history.workers[name], self.views[name]
-            if known.attempt == view.record.attempt and (view.ended or known.state not in ENDED):
+            if known.state in ENDED:  # perhaps by another's word, and with more to it
+                self.views[name] = self.observer.view(known, conducted=conducted)
+            elif known.attempt == view.record.attempt and (view.ended or known.state not in ENDED):
                 self.views[name] = view._replace(record=known)
 
     def refresh(self) -> None:

@@ -30,8 +30,22 @@ def host_name() -> str:
         return file.read().strip()
 
 
+@cache
+def machine_id() -> str:
+    """Empty where this machine has none (a container, most often)."""
+    try:
+        with open("/etc/machine-id") as file:
+            text = file.read().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if text and not text.strip("0123456789abcdef") else ""
+
+
 def start_of(pid: int) -> int | None:
-    """When the process with this PID started, in clock ticks after boot; None: dead or a zombie."""
+    """When the process with this PID started, in clock ticks after boot; None: dead or a zombie.
+
+    One whose main thread alone has ended lives.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             stat = file.read()
@@ -39,6 +53,9 @@ def start_of(pid: int) -> int | None:
         return None
     fields = stat[stat.rfind(b")") + 2 :].split()
     if fields[0] in (b"Z", b"X"):
+        with contextlib.suppress(OSError):
+            if len(os.listdir(f"/proc/{pid}/task")) > 1:
+                return int(fields[19])
         return None
     return int(fields[19])
 
@@ -63,7 +80,7 @@ def this_process() -> Process:
 
 def known(pid: int, start: int) -> Process:
     """A process of this machine, as it is told of elsewhere."""
-    return Process(pid, start, boot_id(), host_name(), pid_namespace())
+    return Process(pid, start, boot_id(), host_name(), pid_namespace(), machine_id())
 
 
 def lives(process: Process) -> bool | None:
@@ -71,15 +88,16 @@ def lives(process: Process) -> bool | None:
     return owner.lives(process, known(os.getpid(), 0), start_of(process.pid))
 
 
-def runs(pid: int, script: str) -> bool:
-    """Whether a process was started with this file among its words, wherever it was called from."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
-    except OSError:
-        return False
+def runs(pid: int, script: str, token: str) -> bool:
+    """Whether a process is the bash that runs this launcher, wherever it was called from.
+
+    One that carries the token may be on its way there, as something that will become bash.
+    """
     name = os.path.basename(os.fsencode(script))
-    return any(os.path.basename(word) == name for word in words)
+    program, *words = _read(pid, "cmdline").split(b"\0")
+    if name not in map(os.path.basename, words) or b"-c" in words:
+        return False
+    return os.path.basename(program) == b"bash" or carries(pid, token)
 
 
 def open_pidfd(process: Process) -> int | None:
@@ -113,18 +131,25 @@ def send(process: Process, signum: int) -> bool:
     return True
 
 
+def carries(pid: int, token: str) -> bool:
+    """Whether a process has TOKEN=token in its environment."""
+    return f"{TOKEN}={token}".encode() in _read(pid, "environ").split(b"\0")
+
+
+def _read(pid: int, what: str) -> bytes:
+    """Empty where the process is gone, or is not ours to read."""
+    try:
+        with open(f"/proc/{pid}/{what}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
 def carriers(token: str) -> list[Process]:
     """Every living process that has TOKEN=token in its environment."""
-    needle = f"{TOKEN}={token}".encode()
     found = []
     for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if needle not in file.read().split(b"\0"):
-                    continue
-        except OSError:
+        if not name.isdigit() or int(name) == os.getpid() or not carries(int(name), token):
             continue
         start = start_of(int(name))
         if start is not None:

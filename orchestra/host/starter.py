@@ -64,8 +64,8 @@ def settle_signals() -> None:
 
     What the narrator's caller ignores, the narrator ignores, and bash could not trap it.
     """
-    for name in ("XFSZ", "INT", "TERM", "HUP", "ALRM", "CHLD", "USR1", "USR2", "QUIT"):
-        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_DFL)
+    for number in set(range(1, 32)) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestra.model.history import Seat, State
 from orchestra.model.plan import Plan
 from orchestra.model.snapshot import Snapshot, WorkerView
-from orchestra.model.verdict import Retry, Verdict
+from orchestra.model.verdict import Retry, Verdict, may_gain
 
 MOST_NAMES = 20
 
@@ -51,11 +51,11 @@ def next_steps(
     failed = [v for v in snapshot.workers if v.state == State.FAILED]
     stalled = [v for v in snapshot.workers if v.state == State.STALLED]
     ours = [v for v in failed if v.record.name in about] or failed
-    for view in sorted(ours, key=lambda v: v.retry != Retry.NEVER)[:1] + stalled[:1]:
+    for view in sorted(ours, key=lambda v: may_gain(v.retry))[:1] + stalled[:1]:
         steps.append(f"orchestra explain {run} {view.record.name}")
     if free:
-        steps += mend_steps(run, [v for v in failed if v.record.name in stopped or may_gain(v)])
-    at_work = [v for v in snapshot.workers if v.state in (State.RUNNING, State.STALLED)]
+        steps += mend_steps(run, [v for v in failed if v.record.name in stopped or worth_proposing(v)])
+    at_work = any(v.at_work for v in snapshot.workers)
     if at_work or (snapshot.conducted and any(v.state == State.SPAWNING for v in snapshot.workers)):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")
     if free and any(v.state == State.DEFERRED or v.gap for v in snapshot.workers):
@@ -94,10 +94,14 @@ def mend_steps(run: str, failed: Sequence[WorkerView]) -> list[str]:
     return steps
 
 
-def may_gain(view: WorkerView) -> bool:
-    """Whether another attempt is worth proposing: not where the last one ended just like that before it."""
+def worth_proposing(view: WorkerView) -> bool:
+    """Whether to propose another attempt: not where the last one ended just like that before it.
+
+    Stricter than `may_gain`, by which a command that was given decides: whoever follows what is
+    proposed would go round for ever.
+    """
     record = view.record
-    if view.retry == Retry.NEVER:
+    if not may_gain(view.retry):
         return False
     if record.attempt <= (record.entry.retries or 0) or not record.failures:
         return True

@@ -45,6 +45,14 @@ class Deferral(NamedTuple):
     signals: list[dict[str, Any]]
 
 
+class StopMeant(NamedTuple):
+    """Somebody meant to stop a worker: by which operation, when, and how long from TERM to KILL."""
+
+    op: int
+    at: str
+    grace_s: float
+
+
 class WorkerRecord(NamedTuple):
     """One worker as the log has it, in its current attempt."""
 
@@ -67,7 +75,7 @@ class WorkerRecord(NamedTuple):
     retry: str | None = None
     failures: tuple[dict[str, Any], ...] = ()  # how earlier attempts ended
     stalled: bool = False
-    stopping: float | None = None  # somebody meant to stop it, with so many seconds of grace
+    stopping: tuple[StopMeant, ...] = ()  # each time that somebody meant to stop this attempt
     leftovers: tuple[int, ...] = ()  # PIDs of a lost attempt that lived on, until they are ended
 
 
@@ -229,7 +237,8 @@ def _ended(history: History, event: Event) -> None:
 
 def _stop_intended(history: History, event: Event) -> None:
     if record := _current(history, event):
-        history.workers[record.name] = record._replace(stopping=float(event.data.get("grace_s", 0)))
+        meant = StopMeant(event.op, event.at, float(event.data.get("grace_s", 0)))
+        history.workers[record.name] = record._replace(stopping=(*record.stopping, meant))
 
 
 def _leftovers_ended(history: History, event: Event) -> None:

@@ -6,6 +6,7 @@ What must stay true of every script that `render` makes:
   overwritten, so two launchers of one attempt cannot both start the worker.
 * Every path out of the script leaves a result, or (before the worker has started) a
   sentinel and a result; but for exit status 75, where the attempt is somebody else's.
+  A launcher that fails while its worker is at work ends that, and its result says `lost`.
 * The text is ASCII whatever the names, paths and arguments hold, so `$BASH_COMMAND` and
   all that is built from it is valid JSON.
 * Up to the sign of life nothing but builtins of bash runs: a spawn costs two forks.
@@ -13,8 +14,8 @@ What must stay true of every script that `render` makes:
 It is started as `bash -p SCRIPT supervised [plain]`, with descriptor 3 open for the sign of
 life, an interval timer that sends SIGALRM at the timeout, and itself made the reaper of
 orphaned descendants; `plain` where no name in its environment is one of the script's own.
-By hand (`bash .run-NAME.sh`) the timer is a background `sleep`, and
-descendants are found by the token alone.
+By hand (`bash .run-NAME.sh`) the timer is a background `sleep`, and an orphan becomes
+another's child: it is found by the token, if it has kept that.
 """
 
 from __future__ import annotations

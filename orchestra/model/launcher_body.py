@@ -4,6 +4,8 @@ It stands behind the assignments that `launcher.render` writes, and reads: claim
 report. What it may count on is said there.
 """
 
+from orchestra.model.trail import NOTES
+
 # Names that the script uses, or that change how bash reads it: in the environment they are the worker's.
 SHADOWED = "[a-z][a-z_]*|POSIXLY_CORRECT|FUNCNEST|EXECIGNORE|BASH_COMPAT"
 
@@ -12,6 +14,19 @@ set +o posix
 unset -v FUNCNEST EXECIGNORE BASH_COMPAT   # the narrator's may not rule here; the worker gets them back
 export -n SHELLOPTS BASHOPTS               # and ours are not the worker's
 set -Eeuo pipefail
+
+# Before all else, as orchestra has set the timer already. Who is told to end on the way starts its
+# worker and ends it.
+why=''                                    # why we shall end the worker, if we shall
+told_by=''                                # the signal that said so, where it was not orchestra's
+trap 'why=${why:-stopped}' USR1           # orchestra stop
+trap 'why=${why:-timeout}' ALRM
+others=(HUP INT QUIT USR2 TERM XCPU XFSZ VTALRM PROF)   # somebody else, or the machine going down
+for name in "${others[@]}"; do
+  # shellcheck disable=SC2064
+  trap "why=\${why:-signal} told_by=$name" "$name"
+done
+
 { read -r _; read -r _ callers_umask; } <"/proc/$$/status"
 umask 077
 
@@ -21,8 +36,6 @@ here=$run_dir/attempts/$worker/$attempt   # no other attempt writes here
 supervised=${1:-}                         # by orchestra: it has set the timer and made us the reaper of orphans
 plain=${2:-}                              # and it has seen that the environment has no name of ours
 reason=''
-why=''                                    # why we shall end the worker, if we shall
-told_by=''                                # the signal that said so, where it was not orchestra's
 retry=later                               # what a failure is worth before the worker runs: the host is to blame
 started_at=null
 log_out=$run_dir/log-$worker.out
@@ -78,8 +91,12 @@ fail() {   # line command status: a step of this launcher failed before the work
     rm -f -- "$here/error.new"
   fi
   report '"failed"' '"spawn_error"' "$reason" "$3" null
-  rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
+  clear_away
   exit 70
+}
+
+clear_away() {   # what is there for the time of the attempt only
+  rm -rf -- "$tmp_dir" "$here"/{@NOTES@}
 }
 
 note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKILL
@@ -91,11 +108,15 @@ trap 'fail "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
 IFS=' ' read -r -a stat <"/proc/$$/stat"
 read -r boot_id </proc/sys/kernel/random/boot_id
 read -r host </proc/sys/kernel/hostname
-[[ -n $supervised ]] || pid_ns=0   # not known, and not to be had without a process more
+# Where it is started by hand, its PID may count elsewhere than orchestra's; 0: not known.
+[[ -n $supervised ]] || pid_ns=$(stat -Lc %i /proc/self/ns/pid 2>/dev/null) || pid_ns=0
+machine_id=''
+[[ ! -r /etc/machine-id ]] || read -r machine_id </etc/machine-id || :
+[[ $machine_id =~ ^[0-9a-f]+$ ]] || machine_id=''
 stamp
 started_at=\"$now\"
-printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","pid_ns":%s,"token":"%s","started_at":"%s","tmp_dir":%s}' \
-  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$pid_ns" "$token" "$now" "$tmp_dir_json"
+printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","pid_ns":%s,"machine_id":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
+  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$pid_ns" "$machine_id" "$token" "$now" "$tmp_dir_json"
 refrain() {
   trap - ERR EXIT
   printf 'attempt %s of %s has been claimed already: its launcher starts nothing twice\n' "$attempt" "$worker" >&2
@@ -120,13 +141,6 @@ standing=''
 # --- start -------------------------------------------------------------------------------
 [[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }
 exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
-trap 'why=${why:-stopped}' USR1            # orchestra stop
-trap 'why=${why:-timeout}' ALRM
-others=(HUP INT QUIT USR2 TERM XCPU XFSZ VTALRM PROF)   # somebody else, or the machine going down
-for name in "${others[@]}"; do
-  # shellcheck disable=SC2064
-  trap "why=\${why:-signal} told_by=$name" "$name"
-done
 [[ -e $here/jobs ]] || printf '%400s\n' '' >"$here/jobs"   # room that a full disk cannot take
 trap note_jobs CHLD
 retry=never                                # what is wrong here stays so until it is mended
@@ -167,18 +181,8 @@ reason=''
 trap '' PIPE
 printf '%s\n' "$worker" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see it
 exec 3>&- 4>&- 5>&- 6<&-
-if [[ -z $supervised && $timeout_s != 0 ]]; then
-  { sleep "$timeout_s"; kill -ALRM $$; } &
-fi
 
-# --- wait --------------------------------------------------------------------------------
-status=0
-# Until it has ended, or a trap has said why it shall: a reason is no PID, so that wait fails at once.
-wait "${why:-$pid}" 2>/dev/null || status=$?
-
-# --- end ---------------------------------------------------------------------------------
-trap '' ALRM USR1 "${others[@]}"
-
+# --- what ends with the worker -----------------------------------------------------------
 descendants() {   # of process $1, added to tree
   local file kid
   local -a kids
@@ -208,11 +212,22 @@ clock() {   # second: whole ones since the machine came up; the time of day may 
   second=${second%.*}
 }
 
+heed_grace() {   # orchestra stop --grace: a stop gives what it says; what is said later can only hasten the end
+  local given='' by
+  [[ ! -f $here/grace ]] || { IFS= read -r given <"$here/grace"; } 2>/dev/null || :
+  [[ $given != "$heeded" && $given =~ ^[0-9]{1,9}([.][0-9]*)?$ ]] || return 0
+  by=$((second + 10#${given%.*} + 1))
+  if [[ (-z $heeded && $asked == stopped) || $by -lt $deadline ]]; then
+    deadline=$by
+  fi
+  heeded=$given
+}
+
 end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
-  local deadline second i
-  [[ ! -f $here/grace ]] || { read -r grace_s <"$here/grace"; } 2>/dev/null || :   # orchestra stop --grace
+  local deadline second i heeded=''
   clock
   deadline=$((second + ${grace_s%.*} + 1))
+  heed_grace
   tree=()
   descendants $$
   [[ ${#tree[@]} -gt 0 || -z $supervised || -n $why ]] || return 0
@@ -222,6 +237,7 @@ end_tree() {   # everything that this attempt started: TERM, then KILL after the
   while ((${#tree[@]} > 0 && second <= deadline + 10)); do
     sleep 0.03 || :
     clock
+    heed_grace
     tree=()
     descendants $$
     # What forks on and on is elsewhere before a look at all processes is over: strike at once.
@@ -238,10 +254,44 @@ end_tree() {   # everything that this attempt started: TERM, then KILL after the
   [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
 }
 
+broken() {   # line command status: a step of this launcher failed, with the worker at work; how that did is not known
+  local i
+  trap - ERR EXIT CHLD
+  set +eu
+  for ((i = 0; i < 200; i++)); do   # what it has started must not outlive it
+    tree=()
+    descendants $$
+    carriers
+    [[ ${#tree[@]} -gt 0 ]] || break
+    kill -KILL "${tree[@]}" 2>/dev/null
+  done
+  json "$2"
+  report '"failed"' '"lost"' "\"its launcher failed at line $1 with status $3, and took it along: ${quoted:1}" null null
+  clear_away
+  exit 70
+}
+trap 'broken "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
+if [[ -z $supervised && $timeout_s != 0 ]]; then
+  { trap - ERR; sleep "$timeout_s"; kill -ALRM $$; } &
+fi
+
+# --- wait --------------------------------------------------------------------------------
+status=0
+# Until it has ended, or a trap has said why it shall: a reason is no PID, so that wait fails at once.
+wait "${why:-$pid}" 2>/dev/null || status=$?
+
+# --- end ---------------------------------------------------------------------------------
+trap '' ALRM USR1 "${others[@]}"
+
 worker_is_gone() {
   local line=''
+  local -a threads=(/proc/"$pid"/task/*)
   { read -r line <"/proc/$pid/stat"; } 2>/dev/null || return 0
-  [[ ${line##*) } == [ZX]* ]]
+  [[ ${line##*) } == [ZX]* && ${#threads[@]} -le 1 ]]   # its main thread alone may have ended
+}
+
+exited_by_itself() {   # with that status, as bash has it of its job
+  [[ -f $here/jobs ]] && grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"
 }
 
 asked=$why
@@ -250,8 +300,8 @@ if [[ -n $why ]]; then
   end_tree
   status=0
   wait "$pid" || status=$?
-  # Told in the very instant of its end, bash has reaped it and forgotten how it ended.
-  [[ $status -ge 0 ]] || { why=$asked status=null; }
+  # Told in the very instant of its end, bash has reaped it and forgotten how: then 127 is no status of its own.
+  [[ $status -ge 0 && $status != 127 ]] || exited_by_itself || { why=$asked status=null; }
 fi
 trap - CHLD
 end_tree   # what is left of a worker that has ended
@@ -266,10 +316,6 @@ last_lines() {   # of standard error, and of nothing else: what a worker reads a
 stderr_says() {   # pattern
   shopt -s nocasematch
   [[ $last =~ $1 ]]
-}
-
-exited_by_itself() {   # with a status above 128
-  [[ -f $here/jobs ]] && grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"
 }
 
 killed_on_request() {   # where the grace is over at once, orchestra's own KILL comes before we have looked
@@ -289,7 +335,7 @@ missing() {   # reason: the first expected artefact that is not there, if any
       return 0
     fi
     # An agent with nothing to say still ends its line.
-    if [[ $least == 1 ]] && ! LC_ALL=C grep -aq '[^[:space:]]' -- "$file"; then
+    if [[ $least != 0 ]] && ! LC_ALL=C grep -aq '[^[:space:]]' -- "$file"; then
       reason="\"exit 0, but ${expect[i + 2]:1:-1} holds nothing but white space\""
       return 0
     fi
@@ -327,5 +373,5 @@ elif stderr_says "$auth"; then
 else
   report '"failed"' '"exit_code"' "\"exit status $status\"" "$status" null
 fi
-rm -rf -- "$tmp_dir" "$here/reserve" "$here/jobs" "$here/grace"
-""".replace("@SHADOWED@", SHADOWED)
+clear_away
+""".replace("@SHADOWED@", SHADOWED).replace("@NOTES@", ",".join(NOTES))

@@ -58,11 +58,13 @@ def lives(process: Process, observer: Process, start_now: int | None) -> bool | 
 
     1. Of the same boot, whatever the machine is called now: the PID and the start time tell,
        if the PID counts in the observer's namespace.
-    2. Of another boot of the same host: it is gone.
-    3. Of another host, or in another PID namespace: a PID proves nothing.
+    2. Of another boot of the same host: it is gone. The same host has the same name and machine ID;
+       where neither has an ID, the name tells, and where one of them has, they cannot be compared.
+    3. Of another host, or in another PID namespace or one that is not known: a PID proves nothing.
     """
     if process.boot_id != observer.boot_id:
-        return False if process.host == observer.host else None
-    if process.pid <= 0 or process.pid_ns not in (0, observer.pid_ns):
+        same = (process.host, process.machine_id) == (observer.host, observer.machine_id)
+        return False if same else None
+    if process.pid <= 0 or process.pid_ns != observer.pid_ns:
         return None
     return start_now == process.start

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.history import ENDED, State, WorkerRecord
-from orchestra.model.trail import Mark, Process, Result, Sentinel
+from orchestra.model.trail import TRAIL, Mark, Process, Result, Sentinel
 from orchestra.model.verdict import Retry, Verdict, retry_advice
 
 
@@ -45,6 +45,10 @@ class WorkerView(NamedTuple):
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def at_work(self) -> bool:
+        return self.state in (State.RUNNING, State.STALLED)
+
     def to_json(self) -> dict[str, Any]:
         record = self.record
         return {
@@ -70,7 +74,8 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
     3. A result, and no living launcher: as it says.
     4. The launcher lives: running; `stalled` when quiet for longer than its plan allows;
        still `spawning` while a narrator is at work on it and has not said otherwise.
-    5. A launcher was there (a mark, or a sign of life in the log) and is gone: `lost`.
+    5. A launcher was there (a mark, or a sign of life in the log) and is gone: `lost`; but
+       `stopped`, where that was meant.
     6. Deferred by an earlier call: deferred.
     7. Neither: the narrator is still at it, or it died here, and the trail says where.
     """
@@ -98,9 +103,8 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
 
 def describe_gap(trail: tuple[str, ...]) -> str:
     """Where the paper trail ends: "brief written, no launcher"."""
-    steps = ("brief", "prompt", "launcher")
-    written = [step for step in steps if step in trail]
-    absent = next((step for step in steps if step not in trail), "mark")
+    written = [paper for paper in TRAIL if paper in trail]
+    absent = next((paper for paper in TRAIL if paper not in trail), TRAIL[-1])
     return f"{written[-1]} written, no {absent}" if written else "intended, nothing written"
 
 
@@ -170,18 +174,20 @@ def _running(record: WorkerRecord, sight: Sight, process: Process | None) -> Wor
 
 def _lost(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
     who = f"launcher (pid {process.pid}) is" if process else "launcher is"
-    reason = f"its {who} gone and left no result"
+    verdict, reason = Verdict.LOST, f"its {who} gone and left no result"
     if sight.claimed and sight.mark is None:
         reason = "its launcher died as it claimed the attempt"
+    if record.stopping:
+        verdict, reason = Verdict.STOPPED, "stopped on request"
     if sight.leftovers:
         pids = ", ".join(map(str, sight.leftovers))
         reason += f"; its processes {pids} lived on"
     return WorkerView(
         record,
         State.FAILED,
-        verdict=Verdict.LOST,
+        verdict=verdict,
         reason=reason,
-        retry=Retry.NOW,
+        retry=retry_advice(verdict),
         started_at=sight.mark.started_at if sight.mark else record.started_at,
         leftovers=sight.leftovers,
     )

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from orchestra.model.verdict import Verdict
 
+TRAIL = ("brief", "prompt", "launcher", "mark")  # in the order in which they are written
+NOTES = ("reserve", "jobs", "grace")  # in the attempt's own place, for its time only
+
 
 class Process(NamedTuple):
     """Who a process is. A bare PID proves nothing: it comes back after a reboot, or sooner."""
@@ -20,6 +23,7 @@ class Process(NamedTuple):
     boot_id: str
     host: str
     pid_ns: int = 0  # inode of the PID namespace in which `pid` counts; 0: not known
+    machine_id: str = ""  # two machines can have one name; empty: not known
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -28,6 +32,7 @@ class Process(NamedTuple):
             "boot_id": self.boot_id,
             "host": self.host,
             "pid_ns": self.pid_ns,
+            "machine_id": self.machine_id,
         }
 
 
@@ -79,6 +84,7 @@ def process_from_json(data: dict[str, Any]) -> Process:
         _text(data, "boot_id"),
         _text(data, "host"),
         _number(data, "pid_ns"),
+        _text(data, "machine_id"),
     )
 
 

@@ -11,6 +11,7 @@ DURATION_RULE = "write a number and a unit, such as 45m, 10s, 1h30m, 500ms or 2d
 SIZE_RULE = "write a number and a unit, such as 2GiB, 300MB or 512KiB (a bare number is bytes)"
 
 LONGEST_S = 36_500 * 86_400.0
+LEAST_TIMEOUT_S = 1.0
 """A hundred years: adding more than that to a date may not give a date any more."""
 LARGEST_BYTES = 2**63 - 1
 
@@ -54,6 +55,14 @@ def parse_duration(value: object) -> float:
         raise BadValue(f"{_what(value)} is not a duration: it must be more than 0", DURATION_RULE)
     if seconds > LONGEST_S:
         raise BadValue(f"{_what(value)} is too long: a duration is at most 36500d", DURATION_RULE)
+    return seconds
+
+
+def parse_timeout(value: object) -> float:
+    """A duration of at least `LEAST_TIMEOUT_S`: the launcher must be up before it is over."""
+    seconds = parse_duration(value)
+    if seconds < LEAST_TIMEOUT_S:
+        raise BadValue(f"{_what(value)} is too short: a timeout is at least 1s", DURATION_RULE)
     return seconds
 
 

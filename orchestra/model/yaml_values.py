@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from orchestra.model.names import did_you_mean, shown
-from orchestra.model.units import BadValue, parse_duration, parse_size
+from orchestra.model.units import BadValue, parse_duration, parse_size, parse_timeout
 from orchestra.model.yaml_tree import BOOL, FLOAT, INT, NULL, Items, Pairs, Scalar, Tree
 
 T = TypeVar("T")
@@ -95,6 +95,16 @@ def number_above_0(tree: Tree, what: str) -> float:
 def duration(tree: Tree, what: str) -> float:
     """Seconds."""
     return checked(tree, parse_duration, text(tree, what), what)
+
+
+def timeout(tree: Tree, what: str) -> float:
+    """Seconds."""
+    return checked(tree, parse_timeout, text(tree, what), what)
+
+
+def timeout_or_off(tree: Tree, what: str) -> float | None:
+    """Seconds, or None for `off`."""
+    return None if is_off(tree) else timeout(tree, what)
 
 
 def duration_or_off(tree: Tree, what: str) -> float | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from orchestra.model.trail import NOTES, TRAIL
+
 
 class Layout:
     """The files of one run directory. Paths are absolute strings."""
@@ -74,11 +76,7 @@ class Layout:
 
     def launcher_notes(self, worker: str, attempt: int) -> list[str]:
         """What the launcher removes when the attempt has ended."""
-        return [
-            self.attempt_reserve(worker, attempt),
-            self.attempt_jobs(worker, attempt),
-            self.grace(worker, attempt),
-        ]
+        return [f"{self.attempt(worker, attempt)}/{note}" for note in NOTES]
 
     def heartbeat(self, worker: str, attempt: int) -> str:
         return f"{self.attempt(worker, attempt)}/heartbeat"
@@ -89,12 +87,8 @@ class Layout:
 
     def trail(self, worker: str) -> list[tuple[str, str]]:
         """The paper trail in the order in which it is written: (what, path)."""
-        return [
-            ("brief", self.brief(worker)),
-            ("prompt", self.prompt(worker)),
-            ("launcher", self.launcher(worker)),
-            ("mark", self.mark(worker)),
-        ]
+        paths = (self.brief(worker), self.prompt(worker), self.launcher(worker), self.mark(worker))
+        return list(zip(TRAIL, paths, strict=True))
 
     def archived(self, worker: str, attempt: int) -> list[tuple[str, str]]:
         """What a retry moves aside: (flat path, path in the attempt's own directory)."""

@@ -310,7 +310,7 @@ def test_a_terminal_gets_text_with_signs_and_no_json(
 def test_a_line_on_the_terminal_lives_while_workers_are_waited_for(root: Root) -> None:
     plan = root.path / "slow.yaml"
     plan.write_text("""
-command: [sh, -c, "sleep 1.2"]
+command: [sh, -c, "sleep 3"]
 phases: [{name: one, workers: [{name: A, brief: b}, {name: B, brief: b}]}]
 """)
     code, shown = on_a_terminal(root, "run", str(plan), "--no-throttle")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until
+from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until, watches
 
 Words = Sequence[str | bytes]
 
@@ -412,7 +412,7 @@ def test_a_wait_whose_run_goes_away_comes_back_with_no_traceback(root: Root) -> 
     root.init("r")
     root.spawn("r", {"W": ["sh", "-c", 'until [ -e "$0" ]; do sleep 0.05; done', str(root.path / "go")]})
     process = root.start("wait", "r", "--timeout", "3")
-    wait_until(lambda: os.path.exists(f"/proc/{process.pid}/fd/5"), "the watch")
+    wait_until(lambda: watches(process.pid), "the watch")
     shutil.rmtree(root.run_dir("r"))
     (root.path / "go").touch()
     out, err = process.communicate(timeout=60)

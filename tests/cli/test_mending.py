@@ -6,11 +6,13 @@ import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from conftest import Root, orchestra_argv, wait_until
+from conftest import Root, clean_environment, orchestra_argv, wait_until
 
 
 def test_retry_with_a_command_mends_a_typo(root: Root) -> None:
@@ -34,21 +36,21 @@ def test_a_stop_whose_narrator_died_is_finished_by_the_next_command(root: Root) 
     root.init("r")
     root.spawn("r", {"W": ["sleep", "300"]})
     log = root.run_dir("r") / "events.jsonl"
-    append_intent(log)
+    append_intent(log, grace_s=1.0)
     recovered = root("spawn", "r").json["recovered"]
     assert {"what": "half_done_stop", "worker": "W"} in recovered
     assert root.worker("r", "W")["verdict"] == "stopped"
 
 
-def append_intent(log: Path) -> None:
+def append_intent(log: Path, *, grace_s: float, at: str | None = None) -> None:
     """What `orchestra stop` writes before it ends anybody."""
     from orchestra.model.event import Event, encode
 
     last = json.loads(log.read_text().splitlines()[-1])
-    data = {"worker": "W", "attempt": 1, "grace_s": 1.0}
+    data = {"worker": "W", "attempt": 1, "grace_s": grace_s}
     with log.open("ab") as file:
         file.write(
-            encode(Event(last["op"] + 1, last["at"], "commands", "stop_intended", last["epoch"], data))
+            encode(Event(last["op"] + 1, at or last["at"], "commands", "stop_intended", last["epoch"], data))
         )
 
 
@@ -143,6 +145,7 @@ def dead_holder(root: Root) -> None:
     host = Path("/proc/sys/kernel/hostname").read_text().strip()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     holder = {"pid": os.getpid(), "process_start": 1, "host": host, "boot_id": boot, "token": "dead"}
+    holder["pid_ns"] = os.stat("/proc/self/ns/pid").st_ino
     (lock / "holder.json").write_text(json.dumps(holder))
 
 
@@ -188,16 +191,25 @@ def test_a_beat_that_a_worker_made_up_spoils_no_answer(root: Root) -> None:
 
 def test_a_stop_that_is_finished_by_the_next_command_gives_the_grace_that_was_meant(root: Root) -> None:
     root.init("r")
-    root.spawn("r", {"W": ["bash", "-c", "trap '' TERM; while :; do sleep 0.1; done"]})
-    append_intent(root.run_dir("r") / "events.jsonl")  # one second
+    deaf = """trap 'date +%s.%N >>"$ORCHESTRA_OUT/told"' TERM; echo up; while :; do sleep 0.1; done"""
+    root.spawn("r", {"W": ["bash", "-c", deaf]})
+    wait_until((root.run_dir("r") / "log-W.out").read_text, "the trap")
+    not_yet_begun = "2999-01-01T00:00:00.000Z"
+    append_intent(root.run_dir("r") / "events.jsonl", grace_s=3.0, at=not_yet_begun)
     root("spawn", "r")
-    ended = root.worker("r", "W")
-    intended = next(e for e in root.events("r") if e["kind"] == "stop_intended")
-    assert ended["verdict"] == "stopped"
     result = root.result("r", "W")
     assert result["verdict"] == "stopped"
-    took = seconds(result["ended_at"]) - seconds(root.events("r")[intended["op"]]["at"])
-    assert took < 8, took
+    told = float((root.run_dir("r") / "out-W" / "told").read_text().split()[0])
+    assert 2.5 < seconds(result["ended_at"]) - told < 9
+
+
+def test_a_stop_that_is_finished_later_does_not_give_its_grace_anew(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["bash", "-c", "trap '' TERM; while :; do sleep 0.1; done"]})
+    long_ago = "2020-01-01T00:00:00.000Z"
+    append_intent(root.run_dir("r") / "events.jsonl", grace_s=3600.0, at=long_ago)
+    root("spawn", "r")
+    assert root.worker("r", "W")["verdict"] == "stopped"
 
 
 def seconds(at: str) -> float:
@@ -297,7 +309,50 @@ def test_a_beat_is_no_part_of_what_a_worker_prints(root: Root) -> None:
     assert root.worker("r", "P")["exit_code"] == 5
 
 
+def test_what_is_expected_holds_more_than_white_space_whatever_its_least_size(root: Root) -> None:
+    root.init("r")
+    blank = ["printf", "\\n%300s\\n", ""]
+    root.spawn("r", {"Long": blank}, expect=[{"stdout": True, "min_bytes": 200}])
+    root.spawn("r", {"Any": blank}, expect=[{"stdout": True, "min_bytes": 0}])
+    root("wait", "r", "--keep-going")
+    assert root.worker("r", "Long")["verdict"] == "empty"
+    assert "white space" in root.worker("r", "Long")["reason"]
+    assert root.worker("r", "Any")["state"] == "done"
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "forced"])
+def test_an_unlock_clears_up_behind_a_dead_holder_even_by_force(root: Root, force: tuple[str, ...]) -> None:
+    root.init("r")
+    (root.run_dir("r") / "events.damaged.77").write_bytes(b"torn")
+    dead_holder(root)
+    answer = root("unlock", "r", *force)
+    assert answer.json["found"]["lock"] == "dead"
+    assert [row["what"] for row in answer.json["recovered"]] == ["lock_taken_over"]
+    told = [e["kind"] for e in root.events("r")]
+    assert told == ["run_created", "lock_taken_over", "log_damaged"]
+
+
 # --- what is proposed next ------------------------------------------------------------------------
+
+
+def test_explain_proposes_no_retry_that_would_end_alike(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["false"]})
+    root("wait", "r")
+    assert "orchestra retry r W" in root("explain", "r", "W").json["next"]
+    root("retry", "r")
+    root("wait", "r")
+    assert not any(step.startswith("orchestra retry") for step in root("explain", "r", "W").json["next"])
+
+
+def test_nothing_is_proposed_that_a_living_command_would_refuse() -> None:
+    from orchestra.model.advice import next_steps
+    from orchestra.model.snapshot import Snapshot
+
+    alerts = [{"kind": "leftovers", "worker": "W", "pids": [1]}]
+    conducted = Snapshot(3, [], True, {"held": True}, None, alerts)
+    assert next_steps("r", conducted, None) == []
+    assert next_steps("r", conducted._replace(conducted=False), None) == ["orchestra unlock r"]
 
 
 def test_a_retry_is_not_proposed_for_ever(root: Root) -> None:
@@ -358,12 +413,32 @@ def test_what_a_dry_run_proposes_is_the_call_itself(root: Root) -> None:
 
 def test_who_has_ended_before_the_answer_is_told_so_in_it(root: Root) -> None:
     root.init("r")
-    rows = [{"name": f"W{i}", "brief": "b", "command": ["false"]} for i in range(20)]
-    answer = root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps(rows))
-    assert len(answer.names("spawned")) == 20
-    ended = [row for row in answer.json["spawned"] if "state" in row]
-    assert {(row["state"], row["verdict"]) for row in ended} <= {("failed", "exit_code")}
-    assert any(step.startswith("orchestra wait r ") for step in answer.json["next"])
+    words = ["spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", "false"]
+    env = clean_environment(
+        ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp), RESULT=str(root.run_dir("r") / "result-W.json")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LETS_THEM_END, *words], env=env, capture_output=True, timeout=60
+    )
+    answer = json.loads(done.stdout)
+    ended = [(row["name"], row["state"], row["verdict"]) for row in answer["spawned"]]
+    assert ended == [("W", "failed", "exit_code")]
+    assert any(step.startswith("orchestra wait r ") for step in answer["next"])
+
+
+LETS_THEM_END = """
+import os, sys, time
+from orchestra.backend.local import LocalBatch
+from orchestra.cli.main import main
+close = LocalBatch.close
+def close_at_the_end(batch):
+    while not os.path.exists(os.environ["RESULT"]):
+        time.sleep(0.01)
+    close(batch)
+LocalBatch.close = close_at_the_end
+sys.argv[0] = "orchestra"
+main()
+"""
 
 
 def test_the_counts_of_a_phase_are_the_phases(root: Root) -> None:

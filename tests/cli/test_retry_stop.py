@@ -236,6 +236,74 @@ def test_a_retried_worker_can_be_stopped_again(root: Root) -> None:
             root("retry", "r", "W", "--no-throttle")
 
 
+@pytest.mark.parametrize("lives_on", [False, True], ids=["all gone", "the worker lives on"])
+def test_who_was_to_be_stopped_and_was_killed_is_stopped_for_every_command(
+    root: Root, lives_on: bool
+) -> None:
+    interrupted_stop(root, "300")
+    launcher = root.mark("r", "W")["pid"]
+    workers = children(launcher)
+    for pid in [launcher] if lives_on else [launcher, *workers]:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not living(launcher), "the launcher's end")
+    for answer in (root("status", "r"), root("wait", "r", "--for", "W"), root("status", "r")):
+        row = next(row for row in answer.json["workers"] if row["name"] == "W")
+        assert (row["state"], row["verdict"], row["retry"]) == ("failed", "stopped", "never")
+    leftovers = [a["pids"] for a in root("status", "r").json["alerts"] if a["kind"] == "leftovers"]
+    assert leftovers == ([workers] if lives_on else [])
+    assert root("retry", "r").json["spawned"] == []  # nor is it run again by itself
+    assert not any(living(pid) for pid in workers)
+    assert root.result("r", "W")["verdict"] == "stopped"
+    assert not list(root.tmp.glob(f"orc-{root.mark('r', 'W')['token']}"))
+
+
+def interrupted_stop(root: Root, grace: str) -> None:
+    """A stop of the deaf W that has told its launcher, and is interrupted then."""
+    root.init("r")
+    root.spawn("r", {"W": DEAF, "B": FOREVER})
+    log = root.run_dir("r") / "log-W.out"
+    wait_until(lambda: log.read_text(), "the trap")
+    stopping = root.start("stop", "r", "W", "--grace", grace)
+    wait_until((root.run_dir("r") / "attempts" / "W" / "1" / "grace").exists, "the word to the launcher")
+    stopping.send_signal(signal.SIGINT)
+    stopping.communicate()
+
+
+def test_a_stop_after_an_interrupted_one_takes_the_shorter_grace_and_tells_its_end(root: Root) -> None:
+    interrupted_stop(root, "300")
+    answer = root("stop", "r", "W", "--grace", "0")
+    assert answer.json["stopped"] == [{"name": "W", "verdict": "stopped", "state": "failed"}]
+    assert answer.json["recovered"] == [{"what": "half_done_stop", "worker": "W"}]
+    assert root.result("r", "W")["verdict"] == "stopped"
+
+
+def test_a_stop_with_a_longer_grace_takes_nothing_back(root: Root) -> None:
+    interrupted_stop(root, "4")
+    answer = root("stop", "r", "W", "--grace", "300")
+    assert [row["verdict"] for row in answer.json["stopped"]] == ["stopped"]
+
+
+def test_a_half_done_stop_is_finished_along_with_the_stop_of_another(root: Root) -> None:
+    interrupted_stop(root, "4")
+    answer = root("stop", "r", "B", "--grace", "300")
+    assert [row["name"] for row in answer.json["stopped"]] == ["B"]
+    assert root.worker("r", "W")["verdict"] == "stopped"
+
+
+def test_a_launcher_heeds_a_grace_that_is_cut_short(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["bash", "-c", "trap 'echo told' TERM; echo up; while :; do sleep 0.1; done"]})
+    log = root.run_dir("r") / "log-W.out"
+    wait_until(lambda: log.read_text(), "the trap")
+    grace = root.run_dir("r") / "attempts" / "W" / "1" / "grace"
+    grace.write_text("300\n")
+    os.kill(root.mark("r", "W")["pid"], signal.SIGUSR1)
+    wait_until(lambda: "told" in log.read_text(), "the TERM")
+    grace.write_text("0.000\n")
+    wait_until((root.run_dir("r") / "result-W.json").exists, "the end")
+    assert root.result("r", "W")["verdict"] == "stopped"
+
+
 # --- abandoned attempts ------------------------------------------------------------------------------
 
 LATE: dict[str, Any] = {

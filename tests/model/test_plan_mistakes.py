@@ -80,6 +80,8 @@ MISTAKES: list[tuple[str, int, int, str]] = [
     ("env: {A: x, A: y}\n" + WORKER, 1, 13, "second time"),
     ("timeout: 5x\n" + WORKER, 1, 10, "timeout: '5x' is not a duration"),
     ("timeout: -5\n" + WORKER, 1, 10, "duration"),
+    ("timeout: 300ms\n" + WORKER, 1, 10, "a timeout is at least 1s"),
+    (W + "    timeout: 300ms\n", 7, 14, "a timeout is at least 1s"),
     ("timeout: 0\n" + WORKER, 1, 10, "more than 0"),
     ("timeout: .inf\n" + WORKER, 1, 10, "duration"),
     ("stall: [5]\n" + WORKER, 1, 8, "stall must be text"),

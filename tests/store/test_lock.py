@@ -44,7 +44,7 @@ from orchestra.store.layout import Layout
 
 run_dir, count, may_enter, doomed = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1", sys.argv[4] == "1"
 layout = Layout(run_dir)
-process.boot_id(), process.host_name()
+process.boot_id(), process.host_name(), process.machine_id()
 go_read, go_write = os.pipe()
 said_read, said_write = os.pipe()
 
@@ -143,7 +143,7 @@ def a_dead_process() -> Process:
     child.kill()
     child.wait()
     assert start
-    return Process(child.pid, start, process.boot_id(), process.host_name())
+    return process.known(child.pid, start)
 
 
 def holder_of(who: Process) -> Holder:

@@ -39,7 +39,7 @@ def stop_(
     session = session_of(ctx)
     layout = session.locate(run)
     try:
-        with conduct(layout, session.narrator) as conductor, working(session, "stopping"):
+        with conduct(layout, session.narrator, stops=False) as conductor, working(session, "stopping"):
             report = stop(conductor, names or [], grace_s=grace)
     except Storage as error:
         ended = stop_unrecorded(Observer(layout).open(), names or [], grace_s=grace)
