@@ -28,8 +28,8 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
     base = os.path.dirname(os.path.abspath(plan_path)) if plan_path else os.getcwd()
     digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
     make_directory(layout)
-    with holding(layout, who) as (holder, freed):
-        conductor = Conductor(layout, holder)
+    with holding(layout, who) as (heart, freed):
+        conductor = Conductor(layout, heart)
         try:
             conductor.begin(freed)
         except NoSuchRun:

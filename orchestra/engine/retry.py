@@ -41,6 +41,7 @@ def retry(
             failed.append(record)
         else:
             already.append(already_row(conductor.view(record)))
+    conductor.check_still_mine()
     for record in failed:
         mark = read_mark(conductor.layout, record)
         launcher = record.process or (mark.process if mark else None)
