@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import Any
 
-from orchestra.engine.conduct import Conductor, holding, refuse_inside_worker
+from orchestra.engine.conduct import Conductor, holding, lock_ttl_s, refuse_inside_worker
 from orchestra.engine.narrator import Narrator
 from orchestra.errors import NameTaken, NoSuchRun, Storage, Usage
 from orchestra.host import clock
@@ -27,6 +27,7 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
     text, plan = read_plan(plan_path) if plan_path else (None, None)
     base = os.path.dirname(os.path.abspath(plan_path)) if plan_path else os.getcwd()
     digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
+    lock_ttl_s()  # what is wrong with it is told before anything is written
     make_directory(layout)
     with holding(layout, who) as (heart, freed):
         conductor = Conductor(layout, heart)

@@ -228,6 +228,11 @@ class Observer:
         sight, dead = self.lock_state()
         return sight.held and not dead
 
+    def conducted_elsewhere(self) -> bool:
+        """Whether a narrator that cannot be seen from here, as on another host, is at work on the run."""
+        sight, dead = self.lock_state()
+        return not dead and sight.holder is not None and self.vigil.health(sight.holder).left_s is not None
+
     def views(self, *, conducted: bool | None = None) -> list[WorkerView]:
         if conducted is None:
             conducted = self.conducted()

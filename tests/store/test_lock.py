@@ -577,3 +577,25 @@ def test_a_lock_that_is_a_file_says_storage_and_no_bug(root: Root) -> None:
     (root.run_dir("r") / ".narrator.lock").write_text("")
     answer = root("spawn", "r")
     assert (answer.code, answer.json["error"]["code"]) in ((1, "storage"), (3, "narrator_already_active"))
+
+
+@pytest.mark.parametrize("ttl", ["abc", "0", "0.5", "3601", "nan", "-1"])
+def test_a_time_to_live_that_makes_no_sense_is_refused(root: Root, ttl: str) -> None:
+    answer = root("init", "r", env={"ORCHESTRA_LOCK_TTL": ttl})
+    assert (answer.code, answer.json["error"]["code"]) == (2, "usage")
+    assert ttl in answer.json["error"]["message"]
+    assert not root.run_dir("r").exists()
+
+
+def test_commands_of_one_host_come_to_the_judgement_together(root: Root) -> None:
+    root.init("r")
+    layout = Layout(str(root.run_dir("r")))
+    elsewhere = Process(1, 1, "another", "elsewhere")
+    plant(layout, holder_of(elsewhere)._replace(ttl_s=1.0))
+    assert root("status", "r").json["lock"]["heartbeat"]["quiet_s"] == 0
+    seen = [name for name in os.listdir(layout.run_dir) if name.startswith(".narrator.seen-")]
+    assert len(seen) == 1
+    wait_until(lambda: root("status", "r").json["lock"]["dead"], "the judgement")
+    answer = root("spawn", "r")
+    assert (answer.code, answer.json["recovered"][0]["what"]) == (0, "lock_taken_over")
+    assert not [name for name in os.listdir(layout.run_dir) if name.startswith(".narrator.seen-")]
