@@ -84,7 +84,9 @@ def show_status(snapshot: Snapshot, views: Sequence[WorkerView], hidden: int, fa
             else "?"
         )
         dead = " [bold red](dead)[/]" if snapshot.lock.get("dead") else ""
-        console.print(f"lock: held by {plain(who)}{dead}")
+        beat = snapshot.lock.get("heartbeat")
+        quiet = f", heartbeat last changed {beat['quiet_s']:.0f} s ago as seen from here" if beat else ""
+        console.print(f"lock: held by {plain(who)}{quiet}{dead}")
     if snapshot.seat:
         console.print(f"seat: {plain(snapshot.seat)}")
     for sentence in alert_sentences(snapshot.alerts)[:MOST_ALERTS]:

@@ -11,34 +11,39 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from orchestra.backend.base import Backend
+from orchestra.engine.heart import Heart
 from orchestra.engine.narrator import Narrator
-from orchestra.engine.observe import Observer, describe_lock, holder_is_dead, no_such_run
+from orchestra.engine.observe import Observer, describe_lock, heartbeat_in_words, no_such_run
 from orchestra.engine.settle import settle
-from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Superseded
+from orchestra.engine.vigil import Vigil
+from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Superseded, Usage
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
 from orchestra.model.history import Seat
-from orchestra.model.owner import Holder
+from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
+from orchestra.model.trail import Process
 from orchestra.store import lock
 from orchestra.store.eventlog import Repair
 from orchestra.store.layout import Layout
 from orchestra.store.publish import is_litter, publish
 
-LOCK_TTL_S = 60.0  # for an observer on another host, who has nothing else to judge by
-
 
 class Conductor(Observer):
     """An observer that holds the lock, and so may act and record."""
 
-    def __init__(self, layout: Layout, holder: Holder, backend: Backend | None = None) -> None:
+    def __init__(self, layout: Layout, heart: Heart, backend: Backend | None = None) -> None:
         super().__init__(layout, backend)
-        self.holder = holder
+        self.heart = heart
         self.epoch = 0
         self.began_at = 0  # the last operation before this command's own
         self.recovered: list[dict[str, object]] = []  # what was put right, for the answer
+
+    @property
+    def holder(self) -> Holder:
+        return self.heart.holder
 
     def conducted(self) -> bool:
         """By somebody else: no, by us."""
@@ -46,13 +51,13 @@ class Conductor(Observer):
 
     def lock_sight(self) -> lock.LockSight:
         """Ours does not count."""
-        return lock.LockSight(False, None)
+        return lock.FREE
 
     def check_still_mine(self) -> None:
         if not lock.is_mine(self.layout, self.holder.token):
             raise Superseded(
                 f"this command lost the lock of run {self.layout.run_id} while it ran: "
-                "somebody forced it open",
+                "somebody forced it open, or took it for dead when its heartbeat had stopped",
                 hint=f"orchestra status {self.layout.run_id} shows who conducts now",
             )
 
@@ -90,10 +95,11 @@ class Conductor(Observer):
         self.open()
         self.began_at = self.history.op
         self.epoch = self.history.epoch + 1
-        self.holder = self.holder._replace(epoch=self.epoch)
-        lock.sign(self.layout, self.holder)
+        self.heart.sign(self.epoch)
         if freed is not None:
-            note = {"holder": freed.to_json(), "reason": "its holder is dead"}
+            seen = process.lives(freed.process) is False
+            reason = "its holder is dead" if seen else "its holder's heartbeat has stopped"
+            note = {"holder": freed.to_json(), "reason": reason}
             self.record([Draft(ALERTS, "lock_taken_over", note), *self._untold_damage()])
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
 
@@ -185,6 +191,14 @@ def log_damaged(repairs: list[Repair]) -> list[Draft]:
     ]
 
 
+May = Callable[[lock.LockSight], bool]
+
+
+def nobody(sight: lock.LockSight) -> bool:
+    """Who loses the lock although not proved dead."""
+    return False
+
+
 @contextlib.contextmanager
 def conduct(
     layout: Layout,
@@ -193,6 +207,7 @@ def conduct(
     backend: Backend | None = None,
     seated: bool = True,
     stops: bool = True,
+    may_also_take: May = nobody,
 ) -> Iterator[Conductor]:
     """Hold the run's lock and begin; `stops` is as in `settle`.
 
@@ -201,8 +216,8 @@ def conduct(
     refuse_inside_worker(who.command)
     if not os.path.isdir(layout.run_dir):
         raise no_such_run(layout)
-    with holding(layout, who) as (holder, freed):
-        conductor = Conductor(layout, holder, backend)
+    with holding(layout, who, may_also_take) as (heart, freed):
+        conductor = Conductor(layout, heart, backend)
         conductor.begin(freed)
         if seated:
             conductor.sit(who.id)
@@ -215,37 +230,59 @@ def conduct(
 
 
 @contextlib.contextmanager
-def holding(layout: Layout, who: Narrator) -> Iterator[tuple[Holder, Holder | None]]:
-    """The lock alone: yields our holder and the dead one that it was freed from."""
+def holding(
+    layout: Layout, who: Narrator, may_also_take: May = nobody
+) -> Iterator[tuple[Heart, Holder | None]]:
+    """The lock alone: yields its beating heart, and the dead holder that it was freed from."""
+    vigil = Vigil(layout)
     holder = Holder(
-        process.this_process(),
-        who.command,
-        who.id,
-        os.urandom(8).hex(),
-        0,
-        clock.now(),
-        LOCK_TTL_S,
+        process.this_process(), who.command, who.id, os.urandom(8).hex(), 0, clock.now(), lock_ttl_s()
     )
+    freed: Holder | None = None
+
+    def may(sight: lock.LockSight) -> bool:
+        nonlocal freed
+        freed = sight.holder if vigil.dead(sight) else None
+        return freed is not None or may_also_take(sight)
+
     try:
-        taken = lock.take(layout, holder, holder_is_dead)
-    except TimeoutError as error:
-        raise NarratorAlreadyActive(
-            f"the lock of run {layout.run_id} could not be looked at: {error}",
-            hint=f"see who has it open (fuser {layout.lock_guard}); it may be a stopped process",
-            pid=None,
-        ) from error
+        taken = lock.take(layout, holder, may, is_gone)
     except OSError as error:
         raise Storage.from_os("take the run's lock", layout.lock, error) from error
     if isinstance(taken, lock.LockSight):
-        raise already_active(layout, taken)
+        raise already_active(layout, taken, vigil)
+    heart = Heart(taken.record, taken.holder)
     try:
-        yield holder, taken.freed
+        yield heart, freed if taken.before.held else None
     finally:
-        lock.release(layout, holder.token)
+        heart.stop()
+        lock.release(layout, holder.token, is_gone)
 
 
-def already_active(layout: Layout, sight: lock.LockSight) -> NarratorAlreadyActive:
-    details = describe_lock(sight, dead=False)
+def is_gone(who: Process) -> bool:
+    """Whether a process is proved gone, so that it will never wake up."""
+    return process.lives(who) is False
+
+
+def lock_ttl_s() -> float:
+    """How long a lock outlives the last beat of its holder, for observers on other hosts. Raises Usage."""
+    text = os.environ.get("ORCHESTRA_LOCK_TTL")
+    if not text:
+        return USUAL_TTL_S
+    try:
+        ttl_s = float(text)
+    except ValueError:
+        ttl_s = 0.0
+    if not LEAST_TTL_S <= ttl_s <= MOST_TTL_S:
+        raise Usage(
+            f"ORCHESTRA_LOCK_TTL={text} is not a number of seconds from {LEAST_TTL_S:g} to {MOST_TTL_S:g}",
+            hint=f"unset it: {USUAL_TTL_S:g} is right for most",
+        )
+    return ttl_s
+
+
+def already_active(layout: Layout, sight: lock.LockSight, vigil: Vigil) -> NarratorAlreadyActive:
+    details = describe_lock(sight, vigil)
     if sight.holder is None:
         return NarratorAlreadyActive(
             f"run {layout.run_id} is locked, and the lock ({layout.lock}) does not say by whom",
@@ -253,12 +290,16 @@ def already_active(layout: Layout, sight: lock.LockSight) -> NarratorAlreadyActi
             pid=None,
             holder=details,
         )
-    pid = sight.holder.process.pid
+    pid, host = sight.holder.process.pid, sight.holder.process.host
+    health = vigil.health(sight.holder)
     return NarratorAlreadyActive(
-        f"another narrator (pid {pid} on {sight.holder.process.host}, orchestra {sight.holder.command}) "
-        f"has held run {layout.run_id} since {sight.holder.acquired_at}",
+        f"another narrator (pid {pid} on {host}, orchestra {sight.holder.command}) "
+        f"has held run {layout.run_id} since {sight.holder.acquired_at}{heartbeat_in_words(health)}",
         hint=f"wait for it, or end it (kill {pid}): its workers run on; "
-        f"only if it must lose the run: orchestra unlock {layout.run_id} --force",
+        f"only if it must lose the run: orchestra unlock {layout.run_id} --force"
+        if health.left_s is None
+        else f"wait for it, or end it there (kill {pid} on {host}); if it is gone, ask again "
+        f"in {health.left_s + 1:.0f} s, or let orchestra unlock {layout.run_id} watch its heartbeat",
         pid=pid,
         holder=details,
     )

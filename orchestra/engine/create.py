@@ -7,7 +7,7 @@ import os
 import shlex
 from typing import Any
 
-from orchestra.engine.conduct import Conductor, holding, refuse_inside_worker
+from orchestra.engine.conduct import Conductor, holding, lock_ttl_s, refuse_inside_worker
 from orchestra.engine.narrator import Narrator
 from orchestra.errors import NameTaken, NoSuchRun, Storage, Usage
 from orchestra.host import clock
@@ -30,9 +30,10 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
     digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
     plan_word = shlex.quote(plan_path or "PLAN.yaml")
     again = f"run {plan_word} --run NEW" if who.command == "run" else f"init NEW --plan {plan_word}"
+    lock_ttl_s()  # what is wrong with it is told before anything is written
     make_directory(layout)
-    with holding(layout, who) as (holder, freed):
-        conductor = Conductor(layout, holder)
+    with holding(layout, who) as (heart, freed):
+        conductor = Conductor(layout, heart)
         try:
             conductor.begin(freed)
         except NoSuchRun:

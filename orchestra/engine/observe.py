@@ -10,11 +10,12 @@ import os
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
 from orchestra.engine.place import run_ids
+from orchestra.engine.vigil import Vigil
 from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
-from orchestra.host import clock, process
+from orchestra.host import clock
 from orchestra.model.history import ENDED, History, State, WorkerRecord
 from orchestra.model.names import or_nearest
-from orchestra.model.owner import Holder
+from orchestra.model.owner import Health
 from orchestra.model.plan import WorkerEntry, effective
 from orchestra.model.snapshot import Sight, Snapshot, WorkerView, judge
 from orchestra.model.trail import parse_mark, parse_result, parse_sentinel
@@ -33,6 +34,7 @@ class Observer:
     def __init__(self, layout: Layout, backend: Backend | None = None) -> None:
         self.layout = layout
         self.backend: Backend = backend or Local()
+        self.vigil = Vigil(layout)
         self.log = EventLog(layout.events, layout.damaged)
         self.history = History()
         self.final: Snapshot | None = None  # how the run stood when the command had done its work
@@ -221,10 +223,23 @@ class Observer:
     def lock_sight(self) -> lock.LockSight:
         return lock.look(self.layout)
 
+    def lock_state(self) -> tuple[lock.LockSight, bool]:
+        """What the lock shows, and whether its holder is proved dead."""
+        sight = self.lock_sight()
+        dead = self.vigil.dead(sight)
+        if dead and (again := self.lock_sight()) != sight:  # it let go before it ended
+            return again, self.vigil.dead(again)
+        return sight, dead
+
     def conducted(self) -> bool:
         """Whether some narrator is at work on the run at this moment."""
-        sight = self.lock_sight()
-        return sight.held and not (sight.holder and holder_is_dead(sight.holder))
+        sight, dead = self.lock_state()
+        return sight.held and not dead
+
+    def conducted_elsewhere(self) -> bool:
+        """Whether a narrator that cannot be seen from here, as on another host, is at work on the run."""
+        sight, dead = self.lock_state()
+        return not dead and sight.holder is not None and self.vigil.health(sight.holder).left_s is not None
 
     def views(self, *, conducted: bool | None = None) -> list[WorkerView]:
         if conducted is None:
@@ -238,15 +253,14 @@ class Observer:
         ]
 
     def snapshot(self) -> Snapshot:
-        sight = self.lock_sight()
-        dead = sight.holder is not None and holder_is_dead(sight.holder)
+        sight, dead = self.lock_state()
         conducted = sight.held and not dead
         views = self.views(conducted=conducted)
         return Snapshot(
             self.history.op,
             views,
             conducted,
-            describe_lock(sight, dead=dead),
+            describe_lock(sight, self.vigil),
             self.history.seat,
             [*self._present_alerts(sight, dead, views), *reversed(self.history.alerts)],
         )
@@ -323,13 +337,20 @@ def no_such_run(layout: Layout) -> NoSuchRun:
     )
 
 
-def holder_is_dead(holder: Holder) -> bool:
-    return process.lives(holder.process) is False
-
-
-def describe_lock(sight: lock.LockSight, *, dead: bool) -> dict[str, object]:
+def describe_lock(sight: lock.LockSight, vigil: Vigil) -> dict[str, object]:
     if not sight.held:
         return {"held": False}
     if sight.holder is None:
         return {"held": True, "readable": False}
-    return {"held": True, "readable": True, "dead": dead, **sight.holder.to_json()}
+    told = {"held": True, "readable": True, "dead": vigil.dead(sight), **sight.holder.to_json()}
+    health = vigil.health(sight.holder)
+    if health.quiet_s is not None and health.left_s is not None:
+        told["heartbeat"] = {"quiet_s": round(health.quiet_s, 1), "ask_again_in_s": round(health.left_s, 1)}
+    return told
+
+
+def heartbeat_in_words(health: Health) -> str:
+    """Of a holder that cannot be seen: " (…)"; of another, nothing."""
+    if health.quiet_s is None:
+        return ""
+    return f" (its process cannot be seen from here; its heartbeat last changed {health.quiet_s:.0f} s ago)"

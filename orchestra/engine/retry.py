@@ -50,6 +50,7 @@ def retry(
         else:
             row = already_row(conductor.view(record))
             already.append({**row, "note": _NOTE.get(record.state, "it has not ended: nothing was done")})
+    conductor.check_still_mine()
     for record in failed:
         mark = read_mark(conductor.layout, record)
         launcher = record.process or (mark.process if mark else None)

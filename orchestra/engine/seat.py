@@ -2,60 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from orchestra.engine.conduct import Conductor, conduct, refuse_inside_worker
 from orchestra.engine.narrator import Narrator
-from orchestra.engine.observe import holder_is_dead
-from orchestra.errors import HolderAlive, Storage, Usage
-from orchestra.host.process import lives
+from orchestra.engine.observe import heartbeat_in_words
+from orchestra.engine.vigil import Vigil, watch
+from orchestra.errors import HolderAlive, Usage
 from orchestra.model.event import ALERTS, Draft
-from orchestra.model.owner import Holder
+from orchestra.model.owner import Health, Holder
 from orchestra.store import lock
 from orchestra.store.layout import Layout
 
 
-def unlock(layout: Layout, who: Narrator, *, force: bool) -> dict[str, Any]:
+def unlock(
+    layout: Layout, who: Narrator, *, force: bool, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Free the lock of a dead holder, put half-done spawns right, say what was found.
 
-    Raises HolderAlive while the holder lives (unless forced), NoSuchRun, Storage.
+    Where only its heartbeat can tell whether the holder lives, watches that first. Raises HolderAlive
+    while the holder lives (unless forced), NoSuchRun, Storage.
     """
 
     refuse_inside_worker(who.command)
 
-    def may(holder: Holder | None) -> bool:
-        # A dead one's is taken over, as by any other command: that clears up behind it.
-        return holder is None or (force and not holder_is_dead(holder))
+    def may(sight: lock.LockSight) -> bool:
+        return force or not sight.holders  # a dead one's is taken over like by any other command
 
-    try:
-        sight = lock.break_lock(layout, may) if lock.look(layout).held else lock.LockSight(False, None)
-    except (OSError, TimeoutError) as error:
-        raise Storage.from_os("free the run's lock", layout.lock, error) from error
-    if sight.held and not may(sight.holder) and sight.holder and not holder_is_dead(sight.holder):
-        process = sight.holder.process
-        seen = "is alive" if lives(process) else "cannot be proved dead from here"
-        raise HolderAlive(
-            f"the holder of run {layout.run_id} {seen}: pid {process.pid} on {process.host}, "
-            f"orchestra {sight.holder.command}, since {sight.holder.acquired_at}",
-            hint=f"wait for it or end it (kill {process.pid}); --force only if it must lose the run",
-            pid=process.pid,
-            holder=sight.holder.to_json(),
-        )
-    before = found(sight)  # now: an ousted holder ends as soon as it notices
-    with conduct(layout, who, seated=False) as conductor:
-        if sight.held and may(sight.holder):
+    if not force:
+        watch(layout, tell)
+    vigil = Vigil(layout)
+    sight = lock.look(layout)
+    dead = vigil.dead(sight)
+    if sight.holder and not may(sight) and not dead:
+        raise holder_alive(layout, sight.holder, vigil.health(sight.holder))
+    with conduct(layout, who, seated=False, may_also_take=may) as conductor:
+        if sight.held and may(sight):
             note: dict[str, Any] = {"holder": sight.holder.to_json() if sight.holder else None}
-            forced = before["lock"] == "forced"
+            forced = force and sight.holder is not None and not dead
             conductor.record([Draft(ALERTS, "lock_freed", {**note, "forced": forced})])
-        return {"found": before, "recovered": conductor.recovered}
+        return {"found": found(sight, dead), "recovered": conductor.recovered}
 
 
-def found(sight: lock.LockSight) -> dict[str, Any]:
+def holder_alive(layout: Layout, holder: Holder, health: Health) -> HolderAlive:
+    pid, host = holder.process.pid, holder.process.host
+    seen = "is alive" if health.left_s is None else "is not proved dead"
+    end_it = f"end it (kill {pid})" if health.left_s is None else f"end it there (kill {pid} on {host})"
+    again = "" if health.left_s is None else f"; if it is gone, ask again in {health.left_s + 1:.0f} s"
+    return HolderAlive(
+        f"the holder of run {layout.run_id} {seen}: pid {pid} on {host}, orchestra {holder.command}, "
+        f"since {holder.acquired_at}{heartbeat_in_words(health)}",
+        hint=f"wait for it or {end_it}{again}; --force only if it must lose the run",
+        pid=pid,
+        holder=holder.to_json(),
+    )
+
+
+def found(sight: lock.LockSight, dead: bool) -> dict[str, Any]:
     if not sight.held:
         return {"lock": "none"}
     if sight.holder is None:
         return {"lock": "unreadable"}
-    return {"lock": "dead" if holder_is_dead(sight.holder) else "forced", "pid": sight.holder.process.pid}
+    return {"lock": "dead" if dead else "forced", "pid": sight.holder.process.pid}
 
 
 def takeover(layout: Layout, who: Narrator) -> Conductor:

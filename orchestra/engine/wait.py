@@ -49,9 +49,14 @@ Teller = Callable[[WorkerView, int], None]
 
 
 def record_facts(observer: Observer) -> Recorder:
-    """Append facts without lock or seat, under the log's own lock; never an error."""
+    """Append facts without lock or seat, under the log's own lock; never an error.
+
+    Not beside a narrator on another host, which the log's lock may not keep out: it will see them too.
+    """
 
     def record(drafts: list[Draft]) -> None:
+        if observer.conducted_elsewhere():
+            return
         with contextlib.suppress(OSError), observer.log.exclusive() as appender:
             history = observer.history.apply(appender.news)
             if appender.damage():

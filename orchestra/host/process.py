@@ -74,6 +74,15 @@ def pid_namespace() -> int:
         return 0
 
 
+@cache
+def clock_id() -> str:
+    """Which monotonic clock this is: of one boot, and of one time namespace."""
+    try:
+        return f"{boot_id()}/{os.stat('/proc/self/ns/time').st_ino}"
+    except OSError:
+        return boot_id()
+
+
 def this_process() -> Process:
     return known(os.getpid(), start_of(os.getpid()) or 0)
 

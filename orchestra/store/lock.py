@@ -1,106 +1,140 @@
-"""The run's lock: an atomic mkdir with the holder's identity inside.
+"""The run's lock: a directory made with mkdir, and for each holder exactly one that comes after it.
 
-What must stay true:
+What must stay true, also where flock is local to each host or does nothing:
 
-* The directory is made with mkdir, and only while the guard (an OS lock on a file that is
-  never deleted, gone with its holder) is held. So nobody judges a lock half-made.
-* The holder's identity is written before the directory is made, and moved into it: a
-  taker that dies in between leaves a claim by which it can be judged.
-* A lock goes away by a rename, so there is no instant in which it is there but empty,
-  and only while the guard is held.
-* Only a holder that is proved dead loses its lock to somebody else. A lock that does not
-  say whose it is stays: that takes `orchestra unlock`.
+* A holder's record is whole before it counts: a claim, which is linked to where it counts. A link
+  replaces nothing, so of several takers one wins. The first record is `holder.json` in the lock.
+* One name decides what comes after the holder TOKEN, `.narrator.lock.after-TOKEN`. Its holder lets go
+  by renaming the lock to it; a taker takes over by linking its claim to it. Neither can replace the
+  other: whoever is first wins, even over one who slept between looking and acting.
+* Whoever has the lock is the end of that chain. Who took over looks once more whether the chain from
+  `holder.json` comes to it: if not, that holder had let go, its name was free again, and the link is
+  void.
+* The name stays taken until the robbed holder's process is proved gone: it might still wake up.
+* A record is changed by its holder alone, through the open file and where it stands: a holder that
+  wakes up writes into its own record, wherever that is by now.
+* A lock that does not say whose it is stays: that takes `orchestra unlock`.
+
+The guard, an OS lock, only keeps takers of one host from getting into each other's way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from orchestra.model.owner import Holder, parse_holder
+from orchestra.model.trail import Process
 from orchestra.store.layout import Layout
-from orchestra.store.publish import is_half_built, publish, read_text
+from orchestra.store.publish import read_text
 
-GUARD_PATIENCE_S = 10.0
+GUARD_PATIENCE_S = 2.0
+SIGNING_PATIENCE_S = 0.1  # for a taker of another host, between making the lock and signing it
+TRIES = 50  # each that fails means that somebody else has got further
 
 
 class LockSight(NamedTuple):
-    """What a look at the lock shows. `holder` is None where the lock does not say."""
+    """What a look at the lock shows.
 
-    held: bool
-    holder: Holder | None
+    `holders`: who has it. None: the lock does not say. Several: it was made and not signed, by one of
+    those who claim it. `chain`: token and record of everyone from the first holder to the one who has
+    the lock. `next`: the path that decides who comes next.
+    """
+
+    held: bool = False
+    holders: tuple[Holder, ...] = ()
+    chain: tuple[tuple[str, Holder | None], ...] = ()
+    next: str = ""
+
+    @property
+    def holder(self) -> Holder | None:
+        return self.holders[0] if self.holders else None
 
 
 class Taken(NamedTuple):
-    """The lock is ours; `freed` is the dead holder that had it before, if any."""
+    """The lock is ours; `before` is what it was taken from, `record` the open file that says `holder`."""
 
-    freed: Holder | None
+    before: LockSight
+    holder: Holder
+    record: int
+
+
+FREE = LockSight()
 
 
 def look(layout: Layout) -> LockSight:
     if not os.path.isdir(layout.lock):
-        return LockSight(False, None)
-    text = read_text(f"{layout.lock}/holder.json")
-    if text is None and not os.path.isdir(layout.lock):  # released between the two looks
-        return LockSight(False, None)
-    return LockSight(True, parse_holder(text) if text is not None else _unfinished(layout))
+        return FREE
+    path = f"{layout.lock}/holder.json"
+    text = read_text(path)
+    if text is None:
+        if not os.path.isdir(layout.lock):  # released between the two looks
+            return FREE
+        claims = () if os.path.lexists(path) else _claims(layout)
+        return LockSight(True, claims, (), path)
+    chain: dict[str, Holder | None] = {}
+    while text is not None:
+        holder = parse_holder(text)
+        token = holder.token if holder else f"unreadable-{zlib.crc32(text.encode()):08x}"
+        if token in chain:  # nobody of ours wrote that
+            return LockSight(True, (), tuple(chain.items()), path)
+        chain[token] = holder
+        path = layout.lock_after(token)
+        text = read_text(path)
+    return LockSight(True, (holder,) if holder else (), tuple(chain.items()), path)
 
 
-def take(layout: Layout, holder: Holder, is_dead: Callable[[Holder], bool]) -> Taken | LockSight:
-    """Take the lock, or tell who has it. Raises OSError, and TimeoutError at a stuck guard."""
+def take(
+    layout: Layout,
+    holder: Holder,
+    may: Callable[[LockSight], bool],
+    gone: Callable[[Process], bool],
+) -> Taken | LockSight:
+    """Take the lock if it is free, or if `may` says so of who has it; else tell who has it.
+
+    `gone`: whether a process is proved gone, so that it will never wake up. Raises OSError.
+    """
     with _guard(layout):
-        freed = None
+        for _ in range(TRIES):
+            sight = _signed(layout)
+            if sight.held:
+                if not may(sight):
+                    return sight
+                if look(layout) != sight:  # it has moved: a beat, say
+                    continue
+            holder = holder._replace(robbed=sight.holder.process if sight.holder else None)
+            record = _try_to_take(layout, holder, sight, gone)
+            if record is not None:
+                with contextlib.suppress(OSError):
+                    _clear_leftovers(layout, holder, gone)
+                return Taken(sight, holder, record)
+        raise FileExistsError(errno.EEXIST, "it cannot be taken, and nobody has it", layout.lock)
+
+
+def write(record: int, holder: Holder) -> None:
+    """Write what its holder says of itself; anew, all but a few digits stays as it is. Raises OSError."""
+    data = holder.to_text().encode()
+    if os.pwrite(record, data, 0) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.close(os.dup(record))  # at each close, a client of a network file system sends what was written
+
+
+def release(layout: Layout, token: str, gone: Callable[[Process], bool]) -> None:
+    """Let go, if the lock is still ours."""
+    with contextlib.suppress(OSError):
         sight = look(layout)
-        if sight.held:
-            owner = sight.holder
-            if owner is None or not is_dead(owner):
-                return sight
-            freed = owner
-            _remove(layout)
-        _clear_leftovers(layout)
-        publish(layout.lock_claim, json.dumps(holder.to_json()).encode() + b"\n", durable=False)
-        try:
-            os.mkdir(layout.lock, 0o700)
-        except OSError:
-            os.unlink(layout.lock_claim)
-            raise
-        _sign(layout)
-        return Taken(freed)
-
-
-def _sign(layout: Layout) -> None:
-    """Move the claim into the lock.
-
-    By link and unlink: whoever watches the run's directory would be told of a file that
-    moved away half a second late, and of all that came after it.
-    """
-    try:
-        os.link(layout.lock_claim, f"{layout.lock}/holder.json")
-        os.unlink(layout.lock_claim)
-    except OSError:  # a file system without hard links
-        os.rename(layout.lock_claim, f"{layout.lock}/holder.json")
-
-
-def sign(layout: Layout, holder: Holder) -> None:
-    """Write anew who holds the lock: its holder knows more of itself now."""
-    data = json.dumps(holder.to_json()).encode() + b"\n"
-    with contextlib.suppress(OSError), _guard(layout):
-        if is_mine(layout, holder.token):
-            publish(f"{layout.lock}/holder.json", data, durable=False)
-
-
-def release(layout: Layout, token: str) -> None:
-    """Let go, if the lock is still ours.
-
-    Under the guard: else a taker that has read our name may see us gone before it removes
-    the lock, and we may remove the lock of whoever forced us out after we looked.
-    """
-    with contextlib.suppress(OSError), _guard(layout):
-        if is_mine(layout, token):
-            _remove(layout)
+        if not sight.chain or sight.chain[-1][0] != token:
+            return
+        os.rename(layout.lock, sight.next)  # not over the record of who took over since we looked
+        _discard(sight.next)
+        for before, holder in sight.chain[:-1]:
+            if holder is None or gone(holder.process):
+                os.unlink(layout.lock_after(before))
 
 
 def is_mine(layout: Layout, token: str) -> bool:
@@ -108,43 +142,140 @@ def is_mine(layout: Layout, token: str) -> bool:
     return holder is not None and holder.token == token
 
 
-def break_lock(layout: Layout, may: Callable[[Holder | None], bool]) -> LockSight:
-    """Remove the lock if `may` says so of its holder; returns what was there before."""
-    with _guard(layout):
-        sight = look(layout)
-        if sight.held and may(sight.holder):
-            _remove(layout)
-        return sight
+def _signed(layout: Layout) -> LockSight:
+    """The lock, once it says whose it is; or as it is when patience is at its end."""
+    deadline = time.monotonic() + SIGNING_PATIENCE_S
+    while (sight := look(layout)).held and not sight.holders and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return sight
 
 
-def _unfinished(layout: Layout) -> Holder | None:
-    """Who made the lock and did not live to sign it."""
-    if os.path.exists(f"{layout.lock}/holder.json"):
+def _try_to_take(
+    layout: Layout, holder: Holder, sight: LockSight, gone: Callable[[Process], bool]
+) -> int | None:
+    """The open record by which we have the lock; None where somebody else was faster. Raises OSError."""
+    claim = layout.lock_claim(holder.token)
+    path = sight.next or f"{layout.lock}/holder.json"
+    made = False
+    try:
+        _claim(claim, holder)
+        if not sight.held:
+            os.mkdir(layout.lock, 0o700)
+            made = True
+        record = _link(claim, path, holder)
+    except OSError as error:
+        if not made or _unmake(layout):  # else our claim stays, and tells who made the lock
+            _unlink(claim)
+        if isinstance(error, (FileExistsError, FileNotFoundError)) and os.path.isdir(layout.run_dir):
+            return None
+        raise
+    _unlink(claim)
+    if sight.chain and holder.token not in dict(look(layout).chain):
+        # Void; or we had it, were robbed, and all that is over: then the name must stay taken.
+        os.close(record)
+        if sight.holder is None or gone(sight.holder.process):
+            _unlink(path)
         return None
-    text = read_text(layout.lock_claim)
-    return parse_holder(text) if text is not None else None
+    return record
 
 
-def _remove(layout: Layout) -> None:
-    gone = f"{layout.lock}.gone-{os.getpid()}-{os.urandom(4).hex()}"
-    os.rename(layout.lock, gone)
-    _discard(gone)
+def _claim(path: str, holder: Holder) -> None:
+    """Whole from its first moment: an empty one could not be told from one of the dead."""
+    os.close(_write_new(f"{path}.new", holder))
+    os.rename(f"{path}.new", path)
 
 
-def _clear_leftovers(layout: Layout) -> None:
-    """Released locks, and claims half-written, of those who did not live to clear them away."""
-    gone = f"{os.path.basename(layout.lock)}.gone-"
-    for name in os.listdir(layout.run_dir):
-        if name.startswith(gone):
-            _discard(f"{layout.run_dir}/{name}")
-        elif is_half_built(name, layout.lock_claim):
-            with contextlib.suppress(OSError):
-                os.unlink(f"{layout.run_dir}/{name}")
+def _write_new(path: str, holder: Holder) -> int:
+    """Write a record where none was, and leave it open. Raises OSError, leaving nothing."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write(fd, holder)
+    except OSError:
+        os.close(fd)
+        os.unlink(path)
+        raise
+    return fd
+
+
+def _link(claim: str, path: str, holder: Holder) -> int:
+    """Put the claim where it counts, and open it. Raises OSError: FileExistsError where another is there.
+
+    Not by a rename: that replaces; and whoever watches the run's directory would be told of it, and of
+    all that came after it, half a second late.
+    """
+    ours = os.stat(claim)
+    try:
+        os.link(claim, path)
+    except FileNotFoundError:
+        raise
+    except FileExistsError:
+        if os.stat(claim).st_nlink < 2:  # a server's answer may be lost, and the link be asked for again
+            raise
+    except OSError:  # a file system without hard links
+        return _write_new(path, holder)
+    record = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    if not os.path.samestat(ours, os.fstat(record)):  # forced out of it already
+        os.close(record)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    return record
+
+
+def _unmake(layout: Layout) -> bool:
+    """Take away the lock that we made and could not sign; False where it still stands so."""
+    try:
+        os.rmdir(layout.lock)
+    except OSError:
+        return not os.path.isdir(layout.lock) or os.path.lexists(f"{layout.lock}/holder.json")
+    return True
+
+
+def _claims(layout: Layout) -> tuple[Holder, ...]:
+    """Everyone with a claim. Who made the lock had a whole one before that."""
+    place, prefix = os.path.split(layout.lock_claims)
+    try:
+        names = sorted(n for n in os.listdir(place) if n.startswith(prefix) and not n.endswith(".new"))
+    except OSError:
+        return ()
+    holders = [parse_holder(read_text(f"{place}/{name}") or "") for name in names]
+    return tuple(holder for holder in holders if holder)
+
+
+def _clear_leftovers(layout: Layout, holder: Holder, gone: Callable[[Process], bool]) -> None:
+    """What those left who did not live to clear it away; and our host's sights of whom we follow."""
+    claims, after, sights = (
+        os.path.basename(path)
+        for path in (layout.lock_claims, layout.lock_after(""), layout.beat_sights(holder.process.host))
+    )
+    names = [n for n in os.listdir(layout.run_dir) if n.startswith((claims, after, sights))]
+    if not names:
+        return
+    chain = [token for token, _ in look(layout).chain]
+    if not chain or chain[-1] != holder.token:
+        return
+    needed = {os.path.basename(layout.lock_after(token)) for token in chain}
+    for name in names:
+        path = f"{layout.run_dir}/{name}"
+        if name.startswith(after) and os.path.isdir(path):
+            if name not in needed:
+                _discard(path)
+            continue
+        # A claim that is not whole: should its writer live, it finds that gone and begins anew.
+        nobody = name.startswith(sights) or name.endswith(".new")
+        said = None if nobody else parse_holder(read_text(path) or "")
+        process = said and (said.robbed if name.startswith(after) else said.process)
+        # Names seen while the lock was ours are of chains that are over, or of ours.
+        if name not in needed and (process is None or gone(process)):
+            _unlink(path)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def _discard(gone: str) -> None:
     with contextlib.suppress(OSError):
-        for name in os.listdir(gone):  # beside the holder, what somebody killed in `sign` was building
+        for name in os.listdir(gone):
             os.unlink(f"{gone}/{name}")
         os.rmdir(gone)
 
@@ -154,12 +285,8 @@ def _guard(layout: Layout) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     guard = FileLock(layout.lock_guard, mode=0o600, timeout=GUARD_PATIENCE_S, poll_interval=0.005)
-    try:
+    with contextlib.suppress(Timeout, OSError, NotImplementedError):
         guard.acquire()
-    except Timeout:
-        raise TimeoutError(
-            f"another process has held {layout.lock_guard} for {GUARD_PATIENCE_S:g} s"
-        ) from None
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import PATIENCE_S, Root, wait_until
 
+from orchestra.engine.conduct import is_gone
 from orchestra.host import process
 from orchestra.model.owner import Holder, parse_holder
 from orchestra.model.trail import Process
@@ -36,7 +38,9 @@ ROUNDS = 200 if LONG else 8
 CROWD = """
 import json, os, random, signal, sys, time
 import filelock
-from orchestra.engine.observe import holder_is_dead
+from orchestra.engine.conduct import is_gone
+from orchestra.engine.vigil import Vigil
+from orchestra.engine.conduct import is_gone
 from orchestra.host import process
 from orchestra.model.owner import Holder
 from orchestra.store import lock
@@ -64,10 +68,10 @@ def narrator(i):
     if doomed and i % 10 == 6:              # after it was made, before it is signed
         os.link = die
     if doomed and i % 10 == 7:              # after it was signed, before the claim is gone
-        os.unlink = lambda path: die() if path.endswith(".claim") else unlink(path)
+        os.unlink = lambda path: die() if ".claim-" in path else unlink(path)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        taken = lock.take(layout, mine, holder_is_dead)
+        taken = lock.take(layout, mine, Vigil(layout).dead, is_gone)
         if isinstance(taken, lock.Taken):
             break
         if not may_enter:
@@ -76,8 +80,9 @@ def narrator(i):
     else:
         say(late=i)
         return
-    if taken.freed:
-        say(freed=taken.freed.token)
+    os.close(taken.record)
+    if taken.before.holder:
+        say(freed=taken.before.holder.token)
     if doomed and i % 10 == 9:
         die()                               # inside
     try:
@@ -87,7 +92,7 @@ def narrator(i):
         return
     say(inside=i)
     os.unlink(run_dir + "/inside")
-    lock.release(layout, mine.token)
+    lock.release(layout, mine.token, is_gone)
 
 children = []
 for i in range(count):
@@ -183,7 +188,7 @@ def planted_before_reboot(layout: Layout) -> str:
 def planted_unsigned(layout: Layout) -> str:
     """Killed between making the lock and signing it."""
     holder = holder_of(a_dead_process())
-    Path(layout.lock_claim).write_text(json.dumps(holder.to_json()))
+    Path(layout.lock_claim(holder.token)).write_text(json.dumps(holder.to_json()))
     os.mkdir(layout.lock, 0o700)
     return holder.token
 
@@ -264,56 +269,132 @@ def test_a_lock_of_a_living_holder_is_never_taken_over(layout: Layout) -> None:
 # --- letting go -----------------------------------------------------------------------------------
 
 
-def never(holder: Holder) -> bool:
+def never(sight: lock.LockSight) -> bool:
     return False
 
 
+def always(sight: lock.LockSight) -> bool:
+    return True
+
+
+def take(layout: Layout, mine: Holder, may: Callable[[lock.LockSight], bool] = never) -> lock.Taken | None:
+    taken = lock.take(layout, mine, may, is_gone)
+    return taken if isinstance(taken, lock.Taken) else None
+
+
+def release(layout: Layout, mine: Holder) -> None:
+    lock.release(layout, mine.token, is_gone)
+
+
+def me() -> Holder:
+    return holder_of(process.this_process())
+
+
 def test_releasing_frees_and_leaves_nothing(layout: Layout) -> None:
-    mine = holder_of(process.this_process())
-    assert lock.take(layout, mine, never) == lock.Taken(None)
+    mine = me()
+    taken = take(layout, mine)
+    assert taken and taken.before == lock.FREE
     assert lock.is_mine(layout, mine.token)
-    lock.release(layout, mine.token)
+    release(layout, mine)
     assert os.listdir(layout.run_dir) == [".narrator.guard"]
 
 
 def test_releasing_what_is_not_ours_does_nothing(layout: Layout) -> None:
-    mine = holder_of(process.this_process())
-    lock.take(layout, mine, never)
-    lock.release(layout, "another")
+    mine = me()
+    take(layout, mine)
+    release(layout, me())
     assert lock.is_mine(layout, mine.token)
 
 
 def test_a_lock_that_was_killed_while_it_was_released_is_cleared_away(layout: Layout) -> None:
-    gone = f"{layout.lock}.gone-1-abc"
-    os.mkdir(gone)
-    Path(f"{gone}/holder.json").write_text("{}")
-    mine = holder_of(process.this_process())
-    lock.take(layout, mine, never)
-    assert not os.path.exists(gone)
+    let_go = layout.lock_after("abc")
+    os.mkdir(let_go)
+    Path(f"{let_go}/holder.json").write_text("{}")
+    take(layout, me())
+    assert not os.path.exists(let_go)
 
 
-def test_a_dead_holder_that_was_signing_anew_leaves_nothing_behind(layout: Layout) -> None:
-    planted_dead(layout)
-    Path(f"{layout.lock}/.holder.json.1.new").write_text("{")
-    mine = holder_of(process.this_process())
-    lock.take(layout, mine, lambda holder: holder != mine)
-    lock.release(layout, mine.token)
-    assert os.listdir(layout.run_dir) == [".narrator.guard"]
+def test_claims_and_successions_of_the_dead_are_cleared_away_those_of_the_living_are_not(
+    layout: Layout,
+) -> None:
+    dead, living = holder_of(a_dead_process()), me()
+    Path(layout.lock_claim(dead.token)).write_text(dead.to_text())
+    Path(layout.lock_claim("a1")).write_text("")
+    Path(layout.lock_after("a2")).write_text(living._replace(robbed=dead.process).to_text())
+    kept = [layout.lock_claim(living.token), layout.lock_after("a3")]
+    Path(kept[0]).write_text(living.to_text())
+    Path(kept[1]).write_text(dead._replace(robbed=living.process).to_text())
+    mine = me()
+    take(layout, mine)
+    release(layout, mine)
+    assert sorted(os.listdir(layout.run_dir)) == sorted([".narrator.guard", *map(os.path.basename, kept)])
 
 
-def test_signing_anew_keeps_the_lock_and_tells_the_new_facts(layout: Layout) -> None:
-    mine = holder_of(process.this_process())
-    lock.take(layout, mine, never)
-    lock.sign(layout, mine._replace(epoch=9))
-    assert lock.look(layout).holder == mine._replace(epoch=9)
+def test_writing_anew_keeps_the_lock_and_tells_the_new_facts(layout: Layout) -> None:
+    mine = me()
+    taken = take(layout, mine)
+    assert taken
+    lock.write(taken.record, mine._replace(epoch=9, beat=12345))
+    assert lock.look(layout).holder == mine._replace(epoch=9, beat=12345)
     assert os.listdir(layout.lock) == ["holder.json"]
 
 
-def test_signing_what_is_not_ours_does_nothing(layout: Layout) -> None:
-    mine = holder_of(process.this_process())
-    lock.take(layout, mine, never)
-    lock.sign(layout, mine._replace(token="another"))
-    assert lock.look(layout).holder == mine
+def test_who_was_forced_out_writes_into_its_own_record_and_removes_nothing(layout: Layout) -> None:
+    mine, theirs, third = me(), me(), me()
+    taken = take(layout, mine)
+    assert taken and take(layout, theirs, always)
+    release(layout, mine)
+    lock.write(taken.record, mine._replace(beat=7))
+    assert lock.look(layout).holder == theirs._replace(robbed=mine.process)
+    release(layout, theirs)
+    assert take(layout, third)
+    release(layout, mine)
+    lock.write(taken.record, mine._replace(beat=8))
+    assert lock.look(layout).holder == third
+
+
+def test_one_that_let_go_while_it_was_taken_for_dead_is_not_taken_over(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = me(), me()
+    assert take(layout, mine)
+    link = os.link
+
+    def slow_link(claim: str, path: str) -> None:
+        monkeypatch.undo()
+        release(layout, mine)
+        link(claim, path)
+
+    monkeypatch.setattr(os, "link", slow_link)
+    taken = take(layout, theirs, always)
+    assert taken and taken.before == lock.FREE
+    assert len(lock.look(layout).chain) == 1
+
+
+def test_where_there_are_no_hard_links_all_is_the_same(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(claim: str, path: str) -> None:
+        raise PermissionError(1, "Operation not permitted", path)
+
+    monkeypatch.setattr(os, "link", no_links)
+    mine, theirs, third = holder_of(a_dead_process()), me(), me()
+    assert take(layout, mine)
+    assert not take(layout, third)
+    assert take(layout, theirs, always)
+    release(layout, mine)
+    assert lock.is_mine(layout, theirs.token)
+    release(layout, theirs)
+    assert os.listdir(layout.run_dir) == [".narrator.guard"]
+
+
+def test_a_guard_that_somebody_sits_on_does_not_keep_anybody_out(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "GUARD_PATIENCE_S", 0.05)
+    with open(layout.lock_guard, "w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        assert take(layout, me())
 
 
 @contextmanager
@@ -334,17 +415,18 @@ def child(work: Callable[[], None]) -> Iterator[int]:
 
 
 def test_a_release_never_takes_away_the_lock_of_who_forced_us_out(layout: Layout) -> None:
-    remove = lock._remove
+    rename = os.rename
 
-    def slowly(layout: Layout) -> None:
+    def slowly(source: str, target: str) -> None:
         time.sleep(0.002)  # the instant between looking whose it is and removing it
-        remove(layout)
+        rename(source, target)
 
     def take_and_release() -> None:
-        theirs = holder_of(process.this_process())
-        lock._remove = slowly
-        if isinstance(lock.take(layout, theirs, never), lock.Taken):
-            lock.release(layout, theirs.token)
+        theirs = me()
+        os.rename = slowly  # type: ignore[assignment]
+        if taken := take(layout, theirs):
+            os.close(taken.record)
+            release(layout, theirs)
         time.sleep(0.004)
 
     forced = 0
@@ -352,20 +434,28 @@ def test_a_release_never_takes_away_the_lock_of_who_forced_us_out(layout: Layout
         deadline = time.monotonic() + PATIENCE_S
         while forced < 10:
             assert time.monotonic() < deadline, f"forced it {forced} times only"
-            mine = holder_of(process.this_process())
-            sight = lock.break_lock(layout, lambda holder: True)
-            if isinstance(lock.take(layout, mine, never), lock.Taken):
-                forced += sight.holder is not None and sight.holder.process.pid == pid
+            mine = me()
+            if taken := take(layout, mine, always):
+                os.close(taken.record)
+                forced += taken.before.holder is not None and taken.before.holder.process.pid == pid
                 until = time.monotonic() + 0.006
                 while time.monotonic() < until:
                     assert lock.is_mine(layout, mine.token), f"gone after {forced} times"
-                lock.release(layout, mine.token)
+                release(layout, mine)
             time.sleep(0.004)
 
 
 def test_what_a_holder_says_reads_back() -> None:
     holder = holder_of(process.this_process())
     assert parse_holder(json.dumps(holder.to_json())) == holder
+    robber = holder._replace(epoch=12, beat=7, robbed=holder.process)
+    assert parse_holder(robber.to_text()) == robber
+    assert len(robber.to_text()) == len(robber._replace(epoch=0, beat=9999999999).to_text())
+
+
+@pytest.mark.parametrize("token", ["../../etc", "", "a b", "a/b", "é", "x" * 65])
+def test_a_token_that_could_lead_elsewhere_is_no_holder(token: str) -> None:
+    assert parse_holder(me()._replace(token=token).to_text()) is None
 
 
 # --- through the command line ------------------------------------------------------------------------
@@ -487,3 +577,25 @@ def test_a_lock_that_is_a_file_says_storage_and_no_bug(root: Root) -> None:
     (root.run_dir("r") / ".narrator.lock").write_text("")
     answer = root("spawn", "r")
     assert (answer.code, answer.json["error"]["code"]) in ((1, "storage"), (3, "narrator_already_active"))
+
+
+@pytest.mark.parametrize("ttl", ["abc", "0", "0.5", "3601", "nan", "-1"])
+def test_a_time_to_live_that_makes_no_sense_is_refused(root: Root, ttl: str) -> None:
+    answer = root("init", "r", env={"ORCHESTRA_LOCK_TTL": ttl})
+    assert (answer.code, answer.json["error"]["code"]) == (2, "usage")
+    assert ttl in answer.json["error"]["message"]
+    assert not root.run_dir("r").exists()
+
+
+def test_commands_of_one_host_come_to_the_judgement_together(root: Root) -> None:
+    root.init("r")
+    layout = Layout(str(root.run_dir("r")))
+    elsewhere = Process(1, 1, "another", "elsewhere")
+    plant(layout, holder_of(elsewhere)._replace(ttl_s=1.0))
+    assert root("status", "r").json["lock"]["heartbeat"]["quiet_s"] == 0
+    seen = [name for name in os.listdir(layout.run_dir) if name.startswith(".narrator.seen-")]
+    assert len(seen) == 1
+    wait_until(lambda: root("status", "r").json["lock"]["dead"], "the judgement")
+    answer = root("spawn", "r")
+    assert (answer.code, answer.json["recovered"][0]["what"]) == (0, "lock_taken_over")
+    assert not [name for name in os.listdir(layout.run_dir) if name.startswith(".narrator.seen-")]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestra.cli.options import Run, session_of
+from orchestra.cli.progress import working
 from orchestra.engine.observe import Observer
 from orchestra.engine.seat import unlock
 
@@ -27,9 +28,10 @@ def unlock_(
 ) -> int:
     """After a dead narrator: free the lock, put half-done spawns right, say what was found.
 
-    Refuses while the holder is alive. Most often it is not needed: any command that changes the run
-    takes over a dead holder's lock by itself. As the way out it does not ask who sits in the run's
-    seat, and leaves them there: takeover is for that.
+    Refuses while the holder is alive. On another host only its heartbeat can tell: that is watched until
+    it beats, or has not for its time to live (a minute). Most often unlock is not needed: any command
+    that changes the run takes over a dead holder's lock by itself. As the way out it
+    does not ask who sits in the run's seat, and leaves them there: takeover is for that.
 
     \b
     Example:
@@ -37,7 +39,8 @@ def unlock_(
     """
     session = session_of(ctx)
     layout = session.locate(run)
-    result = unlock(layout, session.narrator, force=force)
+    with working(session, "looking at the lock") as show:
+        result = unlock(layout, session.narrator, force=force, tell=show)
     observer = Observer(layout).open()
     steps = session.next_steps(observer, observer.snapshot())
 
