@@ -38,6 +38,8 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
     }
     if (beat := last_beats(observer.layout).get((name, record.attempt))) is not None:
         story["beat"] = beat
+    if view.state in (State.RUNNING, State.STALLED):
+        story["signs"] = observer.signs.in_detail(view)
     if view.verdict:
         story["meaning"] = MEANING[Verdict(view.verdict)]
         if view.retry == Retry.NEVER:

@@ -10,6 +10,7 @@ import os
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
 from orchestra.engine.place import run_ids
+from orchestra.engine.signs import SignReader
 from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
 from orchestra.host import clock, process
 from orchestra.model.history import ENDED, History, State, WorkerRecord
@@ -35,6 +36,7 @@ class Observer:
         self.backend: Backend = backend or Local()
         self.log = EventLog(layout.events, layout.damaged)
         self.history = History()
+        self.signs = SignReader(layout)
         self.final: Snapshot | None = None  # how the run stood when the command had done its work
 
     def standing(self) -> Snapshot:
@@ -166,28 +168,6 @@ class Observer:
         except OSError:
             return False
 
-    def quiet_s(self, record: WorkerRecord, started_at: str) -> float:
-        """Seconds since the worker last wrote a line, touched its heartbeat or made a file."""
-        name, layout = record.name, self.layout
-        ran_s = clock.seconds_since(started_at)
-        latest = 0.0 if ran_s is None else clock.wall() - ran_s  # it may have removed all that we look at
-        for path in (
-            layout.log_out(name),
-            layout.log_err(name),
-            layout.heartbeat(name, record.attempt),
-            layout.out(name),
-        ):
-            try:
-                latest = max(latest, os.stat(path).st_mtime)
-            except OSError:
-                continue
-        try:
-            with os.scandir(layout.out(name)) as entries:
-                latest = max([latest, *(entry.stat().st_mtime for entry in entries)])
-        except OSError:
-            pass
-        return max(0.0, clock.wall() - latest)
-
     def view(self, record: WorkerRecord, *, conducted: bool | None = None, stall: bool = True) -> WorkerView:
         """One worker as it stands. `conducted`: whether somebody else is at work on it, if known."""
         if conducted is None:
@@ -197,16 +177,9 @@ class Observer:
         if record.state == State.PLANNED:
             return WorkerView(record, State.PLANNED)
         sight = self.look(record)
-        if stall and sight.alive and self._may_be_quiet(record, sight):
-            started_at = (sight.mark and sight.mark.started_at) or record.started_at or record.since
-            sight = sight._replace(quiet_s=self.quiet_s(record, started_at))
+        if stall and sight.alive:
+            sight = self.signs.add_to(record, sight)
         return judge(record, sight, conducted=conducted)
-
-    def _may_be_quiet(self, record: WorkerRecord, sight: Sight) -> bool:
-        """Whether it has run for long enough to have been quiet for too long."""
-        stall_s, started_at = record.entry.stall_s, sight.mark.started_at if sight.mark else ""
-        ran_s = clock.seconds_since(started_at)
-        return stall_s is not None and (ran_s is None or ran_s > stall_s)
 
     # --- the whole run ------------------------------------------------------------------
 
@@ -225,6 +198,7 @@ class Observer:
         plan = self.history.plan
         order = [entry.name for phase in plan.phases for entry in phase.workers] if plan else []
         names = dict.fromkeys([*order, *self.history.workers])
+        self.signs.prepare(self.history.workers.values())
         return [
             self.view(self.history.workers.get(name) or planned[name], conducted=conducted) for name in names
         ]
@@ -263,6 +237,15 @@ class Observer:
             {"kind": "leftovers", "worker": view.record.name, "pids": list(view.leftovers)}
             for view in views
             if view.leftovers
+        ]
+        alerts += [  # a worker that runs has a reason only where something is wrong
+            {
+                "kind": "stalled" if v.state == State.STALLED else "held_up",
+                "worker": v.record.name,
+                "why": v.reason,
+            }
+            for v in views
+            if v.state in (State.STALLED, State.RUNNING) and v.reason
         ]
         alerts += [
             {"kind": "late_result", "worker": name, "attempt": attempt}

@@ -39,6 +39,7 @@ def settle(conductor: Conductor) -> None:
 def look_around(conductor: Conductor) -> None:
     """Record what every worker shows."""
     drafts = []
+    conductor.signs.prepare(conductor.history.workers.values())
     for record in list(conductor.history.workers.values()):
         view = conductor.view(record)
         if view.verdict == Verdict.LOST and record.stopping is not None:

@@ -149,16 +149,18 @@ class _Wait:
             names = names + [name for name in self.newcomers() if name not in names]
         conducted = self.observer.conducted()
         drafts: list[Draft] = []
+        self.observer.signs.prepare(self.observer.record_of(name) for name in names)
         for name in names:
             record = self.observer.record_of(name)
-            view = self.observer.view(record, conducted=conducted, stall=beat)
+            view = self.observer.view(record, conducted=conducted)
             drafts += facts(view)
             self.views[name] = view
         if drafts:
             self.record(drafts)
             for name in {str(draft.data["worker"]) for draft in drafts}:
                 known = self.observer.history.workers[name]
-                if known.state == self.views[name].state or self.views[name].ended:
+                view = self.views[name]
+                if known.state == view.state or view.ended or view.state == State.STALLED:
                     self.views[name] = self.views[name]._replace(record=known)
         self.tell(names)
 

@@ -34,6 +34,7 @@ def seconds_since(at: str) -> float | None:
     return time.time() - whole - fraction
 
 
-monotonic = time.monotonic
+monotonic = time.monotonic  # since the machine came up, alike for all processes of one boot
+cpu = time.process_time  # what this process itself has used
 wall = time.time
 pause = time.sleep

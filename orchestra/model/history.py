@@ -104,6 +104,8 @@ class History:
             if record.state in ENDED:
                 return True
             return draft.kind == "spawned" and record.state == State.RUNNING
+        if draft.kind == "running_again":
+            return not record.stalled
         return draft.kind == "stalled" and record.stalled
 
 
@@ -230,6 +232,11 @@ def _stalled(history: History, event: Event) -> None:
         history.workers[record.name] = record._replace(stalled=True, op=event.op)
 
 
+def _running_again(history: History, event: Event) -> None:
+    if record := _current(history, event):
+        history.workers[record.name] = record._replace(stalled=False, op=event.op)
+
+
 def _seat_taken(history: History, event: Event) -> None:
     narrator = event.data["narrator"]
     if history.seat is not None and history.seat != narrator:
@@ -247,6 +254,7 @@ _FOLDS = {
     "deferred": _deferred,
     "ended": _ended,
     "stalled": _stalled,
+    "running_again": _running_again,
     "leftovers_ended": _leftovers_ended,
     "stop_intended": _stop_intended,
     "seat_taken": _seat_taken,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.quiet import Signs, is_stalled, tell
 from orchestra.model.trail import Mark, Process, Result, Sentinel
 from orchestra.model.verdict import Retry, Verdict, retry_advice
 
@@ -21,7 +22,8 @@ class Sight(NamedTuple):
     alive: bool = False  # the launcher
     leftovers: tuple[int, ...] = ()  # PIDs that carry the token though the launcher is gone
     trail: tuple[str, ...] = ()  # which of the paper trail is there; looked at only where it matters
-    quiet_s: float | None = None  # since the last sign of progress; None: not looked at
+    signs: Signs | None = None  # of progress; None: not looked at
+    held_up: str | None = None  # why its launcher does not do what it should, though it lives
 
 
 class WorkerView(NamedTuple):
@@ -40,6 +42,7 @@ class WorkerView(NamedTuple):
     gap: str | None = None  # where the pipeline died, if it did
     leftovers: tuple[int, ...] = ()
     sentinel: Sentinel | None = None
+    signs: Signs | None = None  # of one that runs, where they were looked at
 
     @property
     def ended(self) -> bool:
@@ -68,7 +71,7 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
     1. The log says that this attempt ended: so it did.
     2. A sentinel, and no living launcher: it failed before the worker ran, `spawn_error`.
     3. A result, and no living launcher: as it says.
-    4. The launcher lives: running; `stalled` when quiet for longer than its plan allows;
+    4. The launcher lives: running; `stalled` when it shows no sign for longer than its plan allows;
        still `spawning` while a narrator is at work on it and has not said otherwise.
     5. A launcher was there (a mark, or a sign of life in the log) and is gone: `lost`.
     6. Deferred by an earlier call: deferred.
@@ -161,11 +164,11 @@ def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
 
 def _running(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
     started_at = sight.mark.started_at if sight.mark else record.started_at
-    stall_s = record.entry.stall_s
-    if stall_s is not None and sight.quiet_s is not None and sight.quiet_s > stall_s:
-        reason = f"no output, no heartbeat and no file for {sight.quiet_s:.0f} s (stall: {stall_s:g} s)"
-        return WorkerView(record, State.STALLED, reason=reason, process=process, started_at=started_at)
-    return WorkerView(record, State.RUNNING, process=process, started_at=started_at)
+    state, reason = State.RUNNING, sight.held_up
+    if sight.signs is not None and is_stalled(record.entry, sight.signs):
+        state = State.STALLED
+        reason = "; ".join(filter(None, [tell(record.entry, sight.signs), sight.held_up]))
+    return WorkerView(record, state, reason=reason, process=process, started_at=started_at, signs=sight.signs)
 
 
 def _lost(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
@@ -200,6 +203,8 @@ def facts(view: WorkerView) -> list[Draft]:
         drafts.append(Draft(OBSERVATIONS, "spawned", {**who, **started}))
     if view.state == State.STALLED and not record.stalled:
         drafts.append(Draft(OBSERVATIONS, "stalled", {**who, "reason": view.reason}))
+    if view.state == State.RUNNING and record.stalled and view.signs is not None:
+        drafts.append(Draft(OBSERVATIONS, "running_again", who))
     return drafts
 
 
