@@ -21,6 +21,7 @@ from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Supers
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
 from orchestra.model.owner import Holder
+from orchestra.model.snapshot import WorkerView
 from orchestra.store import lock
 from orchestra.store.eventlog import Repair
 from orchestra.store.layout import Layout
@@ -42,6 +43,13 @@ class Conductor(Observer):
     def conducted(self) -> bool:
         """By somebody else: no, by us."""
         return False
+
+    def attend(self, views: list[WorkerView]) -> list[str]:
+        if not any(view.to_be_ended for view in views):
+            return []
+        from orchestra.engine.stop import stop_stalled  # seldom needed
+
+        return stop_stalled(self, views)
 
     def lock_sight(self) -> lock.LockSight:
         """Ours does not count."""

@@ -181,6 +181,10 @@ class Observer:
             sight = self.signs.add_to(record, sight)
         return judge(record, sight, conducted=conducted)
 
+    def attend(self, views: list[WorkerView]) -> list[str]:
+        """What the plan says to do about them, for who may; returns whom it was done to."""
+        return []
+
     # --- the whole run ------------------------------------------------------------------
 
     def lock_sight(self) -> lock.LockSight:

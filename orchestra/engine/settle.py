@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from orchestra.engine.burial import bury, finish
+from orchestra.engine.burial import bury, finish, retell
 from orchestra.model.event import ALERTS, RECONCILIATION, Draft
 from orchestra.model.history import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import facts
@@ -38,20 +38,24 @@ def settle(conductor: Conductor) -> None:
 
 def look_around(conductor: Conductor) -> None:
     """Record what every worker shows."""
-    drafts = []
+    drafts, views = [], []
     conductor.signs.prepare(conductor.history.workers.values())
     for record in list(conductor.history.workers.values()):
         view = conductor.view(record)
+        views.append(view)
         if view.verdict == Verdict.LOST and record.stopping is not None:
             continue  # it was meant to be stopped, and that is done below
         if view.ended and view.verdict != Verdict.LOST:  # also of what `wait` was the first to see
             finish(conductor.layout, record)
+            retell(conductor.layout, view)
         if view.gap and record.state == State.SPAWNING:
             who = {"worker": record.name, "attempt": record.attempt}
             drafts.append(Draft(RECONCILIATION, "deferred", {**who, "reason": view.reason, "signals": []}))
             conductor.recovered.append({"what": "half_done_spawn", "worker": record.name, "gap": view.gap})
         drafts += facts(view)
     conductor.record(drafts)
+    conductor.signs.remember_ends(view for view in views if view.record.state not in ENDED)
+    conductor.recovered += [{"what": "stalled_stop", "worker": name} for name in conductor.attend(views)]
 
 
 def end_leftovers(conductor: Conductor, record: WorkerRecord) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from orchestra.host import clock, process, tree
 from orchestra.model.history import State, WorkerRecord
+from orchestra.model.precedent import Table, longest_before, parse_table, table_to_json, with_longest
 from orchestra.model.quiet import (
     Look,
     Signs,
@@ -27,6 +28,7 @@ from orchestra.model.quiet import (
     tell_stopped_launcher,
 )
 from orchestra.model.snapshot import Sight, WorkerView
+from orchestra.store import quiet_file
 from orchestra.store.layout import Layout
 from orchestra.store.publish import publish, read_text
 
@@ -60,7 +62,9 @@ class SignReader:
         self._due: dict[Key, float] = {}
         self._looks: dict[Key, Look] = {}
         self._written: dict[Key, Look] = {}
+        self._root = os.path.dirname(layout.run_dir)
         self._members: dict[str, list[int]] = {}
+        self._table: Table | None = None
         self._passed_at = float("-inf")
         self._next_pass_at = 0.0
 
@@ -130,6 +134,26 @@ class SignReader:
             "told": tell_processes(signs),
         }
 
+    def remember_ends(self, views: Iterable[WorkerView]) -> None:
+        """For how long those were quiet that have ended well: a precedent for their like. Best effort."""
+        for view in views:
+            key = view.record.name, view.record.attempt
+            if view.state != State.DONE or not os.path.exists(self._layout.look(*key)):
+                continue
+            look = self._looks.get(key) or self._remembered(key, clock.monotonic())
+            if look is None or not look.longest_s:
+                continue
+            command, longest_s = view.record.entry.command, look.longest_s
+
+            def edit(
+                text: str | None, command: tuple[str, ...] | None = command, longest_s: float = longest_s
+            ) -> str | None:
+                table = with_longest(parse_table(text), command, longest_s, clock.now())
+                return None if table is None else table_to_json(table)
+
+            with contextlib.suppress(OSError):
+                quiet_file.change(self._root, edit)
+
     # --- files ------------------------------------------------------------------------------
 
     def _by_files(self, subject: Subject, ran_s: float) -> Signs:
@@ -149,6 +173,7 @@ class SignReader:
 
     def _look_at_trees(self, needing: list[tuple[Subject, Signs]]) -> None:
         now = clock.monotonic()
+        self._table = None
         if now - self._passed_at > FRESH_S:
             self._members, self._passed_at = tree.members(), now
         new = []
@@ -186,7 +211,10 @@ class SignReader:
             signs = signs._replace(look=look)
             self._remember(key, look)
         if is_stalled(entry, signs):
-            signs = signs._replace(waits=tree.waits(signs.states))
+            if self._table is None:
+                self._table = parse_table(quiet_file.read(self._root))
+            before_s = longest_before(self._table, entry.command)
+            signs = signs._replace(waits=tree.waits(signs.states), before_s=before_s)
         self._signs[key] = signs
 
     # --- from look to look ------------------------------------------------------------------

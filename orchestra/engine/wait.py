@@ -162,6 +162,10 @@ class _Wait:
                 view = self.views[name]
                 if known.state == view.state or view.ended or view.state == State.STALLED:
                     self.views[name] = self.views[name]._replace(record=known)
+            ended = [str(draft.data["worker"]) for draft in drafts if draft.kind == "ended"]
+            self.observer.signs.remember_ends([self.views[name] for name in ended])
+        for name in self.observer.attend([self.views[name] for name in names]):
+            self.views[name] = self.observer.view(self.observer.record_of(name), conducted=conducted)
         self.tell(names)
 
     def newcomers(self) -> list[str]:

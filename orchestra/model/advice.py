@@ -21,7 +21,7 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
     1. A lock that does not say whose it is: unlock.
     2. A dead holder, leftovers: any mutating command puts them right; unlock does only that.
     3. Failures: explain the first (of those it is about; one that only a person can mend goes first);
-       retry those that may gain by it. Somebody stalls: explain that.
+       retry those that may gain by it. Somebody stalls: explain that; stop those that the plan says to.
     4. Something runs: wait, from this moment on.
     5. Something is deferred: spawn again.
     6. A phase is over and all was well (or the plan says to continue): spawn the next.
@@ -39,6 +39,8 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
     free = not snapshot.conducted  # else these would be refused
     if again and free:
         steps.append(f"orchestra retry {run} {' '.join(again) if len(again) <= MOST_NAMES else ''}".rstrip())
+    if free and (over := [v.record.name for v in stalled if v.to_be_ended]):
+        steps.append(f"orchestra stop {run} {' '.join(over[:MOST_NAMES])}")
     at_work = [v for v in snapshot.workers if v.state in (State.RUNNING, State.STALLED)]
     if at_work or (snapshot.conducted and any(v.state == State.SPAWNING for v in snapshot.workers)):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from orchestra.model.event import ALERTS, COMMANDS, Draft, Event
 from orchestra.model.plan import Plan, WorkerEntry, entry_from_json, plan_from_json
 from orchestra.model.trail import Process, process_from_json
+from orchestra.model.verdict import Verdict
 
 
 class State(StrEnum):
@@ -60,6 +61,7 @@ class WorkerRecord(NamedTuple):
     failures: tuple[dict[str, Any], ...] = ()  # how earlier attempts ended
     stalled: bool = False
     stopping: float | None = None  # somebody meant to stop it, with so many seconds of grace
+    stall_reason: str | None = None  # why that is, where it is by the plan's stall_action
     leftovers: tuple[int, ...] = ()  # PIDs of a lost attempt that lived on, until they are ended
 
 
@@ -218,7 +220,11 @@ def _ended(history: History, event: Event) -> None:
 
 def _stop_intended(history: History, event: Event) -> None:
     if record := _current(history, event):
-        history.workers[record.name] = record._replace(stopping=float(event.data.get("grace_s", 0)))
+        by_plan = event.data.get("verdict") == Verdict.STALLED
+        history.workers[record.name] = record._replace(
+            stopping=float(event.data.get("grace_s", 0)),
+            stall_reason=event.data.get("reason") if by_plan else None,
+        )
 
 
 def _leftovers_ended(history: History, event: Event) -> None:

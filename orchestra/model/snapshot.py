@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.history import ENDED, State, WorkerRecord
-from orchestra.model.quiet import Signs, is_stalled, tell
+from orchestra.model.quiet import Signs, is_stalled, is_to_be_ended, tell
 from orchestra.model.trail import Mark, Process, Result, Sentinel
 from orchestra.model.verdict import Retry, Verdict, retry_advice
 
@@ -47,6 +47,17 @@ class WorkerView(NamedTuple):
     @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+    @property
+    def to_be_ended(self) -> bool:
+        """By the plan's `stall_action`, unless that has been begun."""
+        meant = self.record.stopping is not None
+        return (
+            self.state == State.STALLED
+            and not meant
+            and self.signs is not None
+            and is_to_be_ended(self.record.entry, self.signs)
+        )
 
     def to_json(self) -> dict[str, Any]:
         record = self.record
@@ -146,14 +157,17 @@ def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
             started_at=result.started_at,
             ended_at=result.ended_at,
         )
-    verdict = Verdict(result.verdict or Verdict.EXIT_CODE)
+    verdict, reason = Verdict(result.verdict or Verdict.EXIT_CODE), result.reason
+    if verdict == Verdict.STOPPED and record.stall_reason is not None:
+        # The launcher knows only that it was asked to end its worker.
+        verdict, reason = Verdict.STALLED, record.stall_reason
     # Without its sentinel: that could not be written, so it was the disk.
     retry = Retry.LATER if verdict == Verdict.SPAWN_ERROR else retry_advice(verdict)
     return WorkerView(
         record,
         State.FAILED,
         verdict=verdict,
-        reason=result.reason,
+        reason=reason,
         exit_code=result.exit_code,
         signal=result.signal,
         started_at=result.started_at,

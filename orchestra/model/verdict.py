@@ -53,6 +53,7 @@ _RETRY = {
     # Something has to pass first.
     Verdict.RATE_LIMITED: Retry.LATER,
     Verdict.OOM: Retry.LATER,
+    Verdict.STALLED: Retry.LATER,  # most often it hung on something outside: a server, a lock
 }
 
 MEANING = {
