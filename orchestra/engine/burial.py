@@ -58,11 +58,12 @@ def finish(layout: Layout, record: WorkerRecord) -> None:
 
 
 def retell(layout: Layout, view: WorkerView) -> None:
-    """The flat result of a worker that orchestra ended as stalled: its launcher could not know why."""
+    """The flat result of a worker of whose end its launcher could not know the reason."""
     record = view.record
-    text = read_text(layout.result(record.name)) if view.verdict == Verdict.STALLED else None
+    known_better = view.verdict in (Verdict.STALLED, Verdict.OOM)
+    text = read_text(layout.result(record.name)) if known_better else None
     result = parse_result(text) if text else None
-    if result is not None and result.attempt == record.attempt and result.verdict == Verdict.STOPPED:
+    if result is not None and result.attempt == record.attempt and result.verdict != view.verdict:
         write_result(layout, result._replace(verdict=view.verdict, reason=view.reason))
 
 

@@ -14,6 +14,7 @@ from orchestra.engine.signs import SignReader
 from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
 from orchestra.host import clock, process
 from orchestra.model.history import ENDED, History, State, WorkerRecord
+from orchestra.model.memory_kills import may_be_memory
 from orchestra.model.names import or_nearest
 from orchestra.model.owner import Holder
 from orchestra.model.plan import WorkerEntry, effective
@@ -177,6 +178,10 @@ class Observer:
         if record.state == State.PLANNED:
             return WorkerView(record, State.PLANNED)
         sight = self.look(record)
+        if sight.result is not None and may_be_memory(sight.result):
+            from orchestra.engine.memory import memory_kill  # seldom needed
+
+            sight = sight._replace(memory_kill=memory_kill(self.layout, record, sight.result))
         if stall and sight.alive:
             sight = self.signs.add_to(record, sight)
         return judge(record, sight, conducted=conducted)

@@ -23,6 +23,7 @@ class Sight(NamedTuple):
     leftovers: tuple[int, ...] = ()  # PIDs that carry the token though the launcher is gone
     trail: tuple[str, ...] = ()  # which of the paper trail is there; looked at only where it matters
     signs: Signs | None = None  # of progress; None: not looked at
+    memory_kill: str | None = None  # what the kernel's log says of its end
     held_up: str | None = None  # why its launcher does not do what it should, though it lives
 
 
@@ -93,7 +94,7 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
     if sight.sentinel is not None:
         return _spawn_error(record, sight.sentinel)
     if sight.result is not None:
-        return _from_result(record, sight.result)
+        return _from_result(record, sight.result, sight.memory_kill)
     if sight.alive:
         if record.state == State.SPAWNING and conducted:
             return WorkerView(record, State.SPAWNING, process=sight.process)
@@ -148,7 +149,7 @@ def _spawn_error(record: WorkerRecord, sentinel: Sentinel) -> WorkerView:
     )
 
 
-def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
+def _from_result(record: WorkerRecord, result: Result, memory_kill: str | None) -> WorkerView:
     if result.status == "done":
         return WorkerView(
             record,
@@ -161,6 +162,8 @@ def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
     if verdict == Verdict.STOPPED and record.stall_reason is not None:
         # The launcher knows only that it was asked to end its worker.
         verdict, reason = Verdict.STALLED, record.stall_reason
+    if memory_kill is not None:
+        verdict, reason = Verdict.OOM, memory_kill
     # Without its sentinel: that could not be written, so it was the disk.
     retry = Retry.LATER if verdict == Verdict.SPAWN_ERROR else retry_advice(verdict)
     return WorkerView(

@@ -60,7 +60,8 @@ MEANING = {
     Verdict.SPAWN_ERROR: "the launcher failed before the worker ran: a typo, no such directory, a full disk",
     Verdict.EXIT_CODE: "the worker ended with an exit status other than 0",
     Verdict.SIGNAL: "a signal ended the worker",
-    Verdict.OOM: "the kernel ended the worker for want of memory",
+    Verdict.OOM: "the kernel ended the worker for want of memory: run fewer side by side "
+    "(throttle: max_workers, memory_available), or give them more",
     Verdict.TIMEOUT: "the worker ran longer than the plan's timeout and was ended",
     Verdict.STALLED: "the worker was quiet for too long and was ended",
     Verdict.LOST: "no launcher process and no result: killed with no chance to write anything",
