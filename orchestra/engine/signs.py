@@ -60,6 +60,7 @@ class SignReader:
         self._layout = layout
         self._signs: dict[Key, Signs] = {}
         self._due: dict[Key, float] = {}
+        self._over_at: dict[Key, float] = {}  # no timeout passes before
         self._looks: dict[Key, Look] = {}
         self._written: dict[Key, Look] = {}
         self._root = os.path.dirname(layout.run_dir)
@@ -70,16 +71,27 @@ class SignReader:
 
     def add_to(self, record: WorkerRecord, sight: Sight) -> Sight:
         """A sight of a living launcher, with what its worker shows."""
-        started_at = (sight.mark and sight.mark.started_at) or record.started_at or record.since
-        subject = Subject(record, started_at, sight.process.pid if sight.process else None)
-        self.look([subject])
-        signs, held_up = self._signs.get(subject.key), None
-        ran_s, timeout_s = clock.seconds_since(started_at), record.entry.timeout_s
-        if subject.launcher and timeout_s and ran_s is not None and ran_s > timeout_s + 1:
-            _, states = tree.cpu_and_states([subject.launcher])
-            if states.get(subject.launcher) == "T":
-                held_up = tell_stopped_launcher(subject.launcher, timeout_s, ran_s - timeout_s)
-        return sight._replace(signs=signs, held_up=held_up)
+        key, now, held_up = (record.name, record.attempt), clock.monotonic(), None
+        may_be_over = record.entry.timeout_s is not None and now >= self._over_at.get(key, 0.0)
+        if may_be_over or now >= self._due.get(key, 0.0):  # seldom
+            started_at = (sight.mark and sight.mark.started_at) or record.started_at or record.since
+            subject = Subject(record, started_at, sight.process.pid if sight.process else None)
+            self.look([subject])
+            held_up = self._held_up(subject, now)
+        signs = self._signs.get(key)
+        return sight._replace(signs=signs, held_up=held_up) if signs or held_up else sight
+
+    def _held_up(self, subject: Subject, now: float) -> str | None:
+        """Of a launcher that is stopped, and so did not end its worker at the timeout."""
+        timeout_s, launcher = subject.record.entry.timeout_s, subject.launcher
+        if not timeout_s or not launcher:
+            return None
+        over_s = (clock.seconds_since(subject.started_at) or 0.0) - timeout_s
+        if over_s < 1:
+            self._over_at[subject.key] = now + 1 - over_s
+            return None
+        _, states = tree.cpu_and_states([launcher])
+        return tell_stopped_launcher(launcher, timeout_s, over_s) if states.get(launcher) == "T" else None
 
     def prepare(self, records: Iterable[WorkerRecord]) -> None:
         """Look at all of them at once, before each is asked for."""
