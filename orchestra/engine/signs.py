@@ -28,6 +28,7 @@ from orchestra.model.quiet import (
     tell_stopped_launcher,
 )
 from orchestra.model.snapshot import Sight, WorkerView
+from orchestra.model.trail import Process
 from orchestra.store import quiet_file
 from orchestra.store.layout import Layout
 from orchestra.store.publish import publish, read_text
@@ -75,7 +76,7 @@ class SignReader:
         may_be_over = record.entry.timeout_s is not None and now >= self._over_at.get(key, 0.0)
         if may_be_over or now >= self._due.get(key, 0.0):  # seldom
             started_at = (sight.mark and sight.mark.started_at) or record.started_at or record.since
-            subject = Subject(record, started_at, sight.process.pid if sight.process else None)
+            subject = Subject(record, started_at, _pid_here(sight.process))
             self.look([subject])
             held_up = self._held_up(subject, now)
         signs = self._signs.get(key)
@@ -96,7 +97,7 @@ class SignReader:
     def prepare(self, records: Iterable[WorkerRecord]) -> None:
         """Look at all of them at once, before each is asked for."""
         self.look(
-            Subject(record, record.started_at or record.since, record.process.pid if record.process else None)
+            Subject(record, record.started_at or record.since, _pid_here(record.process))
             for record in records
             if record.state == State.RUNNING
         )
@@ -131,7 +132,7 @@ class SignReader:
     def in_detail(self, view: WorkerView) -> dict[str, Any]:
         """All that a running worker shows at this moment, for who asks about it alone."""
         started_at = view.started_at or view.record.since
-        subject = Subject(view.record, started_at, view.process.pid if view.process else None)
+        subject = Subject(view.record, started_at, _pid_here(view.process))
         signs = self._by_files(subject, clock.seconds_since(started_at) or 0.0)
         self._members, self._passed_at = tree.members(), clock.monotonic()
         cpu_s, states = self._of_tree(subject)
@@ -250,6 +251,12 @@ class SignReader:
             self._written[key] = look
             with contextlib.suppress(OSError):
                 publish(self._layout.look(*key), look_to_json(look).encode(), durable=False)
+
+
+def _pid_here(who: Process | None) -> int | None:
+    """A launcher's PID, where it counts: on another host, or in another container, it is a stranger's."""
+    here = who and who.boot_id == process.boot_id() and who.pid_ns in (0, process.pid_namespace())
+    return who.pid if who and here else None
 
 
 def _with_tree(signs: Signs, look: Look | None, states: dict[int, str], launcher: int | None) -> Signs:

@@ -19,9 +19,10 @@ SIGKILL = 9
 # The log's clock and the one that processes see drift apart.
 TOLERANCE_S = 5.0
 
-_KILLED = re.compile(r"Killed process ([0-9]+) \(")
-_CHOSEN = re.compile(r"oom-kill:.*,pid=([0-9]+),uid=")
-_TOLD = re.compile(r"(?:^|\s)([0-9]+) +Killed(?:\s|$)", re.MULTILINE)
+# Compiled when needed: every command imports this module.
+_KILLED = r"Killed process ([0-9]+) \("
+_CHOSEN = r"oom-kill:.*,pid=([0-9]+),uid="
+_TOLD = r"(?:^|\s)([0-9]+) +Killed(?:\s|$)"
 
 
 class MemoryKill(NamedTuple):
@@ -38,7 +39,7 @@ def parse_kernel_log(records: Iterable[str]) -> list[MemoryKill]:
     for record in records:
         head, semicolon, text = record.partition(";")
         text = text.partition("\n")[0]
-        match = (_KILLED.search(text) or _CHOSEN.match(text)) if semicolon else None
+        match = (re.search(_KILLED, text) or re.match(_CHOSEN, text)) if semicolon else None
         fields = head.split(",")
         # Facility 0 is the kernel's own.
         if match and len(fields) >= 3 and fields[0].isdigit() and fields[2].isdigit() and int(fields[0]) < 8:
@@ -55,7 +56,7 @@ def may_be_memory(result: Result) -> bool:
 
 def suspects(result: Result, stderr_tail: str) -> set[int]:
     """PIDs of the attempt that are known to have been killed: the worker, those that its shell told of."""
-    told = {int(pid) for pid in _TOLD.findall(stderr_tail)}
+    told = {int(pid) for pid in re.findall(_TOLD, stderr_tail)}
     ended = result.signal == SIGKILL or result.exit_code == 128 + SIGKILL
     return told | ({result.worker_pid} if ended and result.worker_pid else set())
 
