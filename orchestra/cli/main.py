@@ -50,6 +50,8 @@ TAKE_COMMAND = ("spawn", "retry")  # a worker's, behind --
 
 
 class TakesCommand(TyperCommand):
+    """A verb behind which a worker's command may stand."""
+
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- CMD ...]"]
 

@@ -185,6 +185,8 @@ def show_story(story: dict[str, Any]) -> None:
     console.print(f"  command: {plain(shlex.join(story['command']))}")
     if beat := story.get("beat"):
         console.print("  beat: " + plain(", ".join(f"{key} {value}" for key, value in beat.items())))
+    for line in story.get("signs", {}).get("told", []):
+        console.print(f"  {plain(line)}")
     if "deferred" in story:
         deferred = story["deferred"]
         console.print(

@@ -7,7 +7,9 @@ import json
 import os
 
 from orchestra.model.history import WorkerRecord
-from orchestra.model.trail import Mark, Result, parse_mark
+from orchestra.model.snapshot import WorkerView
+from orchestra.model.trail import Mark, Result, parse_mark, parse_result
+from orchestra.model.verdict import Verdict
 from orchestra.store.layout import Layout
 from orchestra.store.publish import publish, read_text
 
@@ -56,6 +58,16 @@ def finish(layout: Layout, record: WorkerRecord) -> None:
     with contextlib.suppress(OSError):
         if not os.path.exists(flat):
             os.link(own, flat)
+
+
+def retell(layout: Layout, view: WorkerView) -> None:
+    """The flat result of a worker of whose end its launcher could not know the reason."""
+    record = view.record
+    known_better = view.verdict in (Verdict.STALLED, Verdict.OOM)
+    text = read_text(layout.result(record.name)) if known_better else None
+    result = parse_result(text) if text else None
+    if result is not None and result.attempt == record.attempt and result.verdict != view.verdict:
+        write_result(layout, result._replace(verdict=view.verdict, reason=view.reason))
 
 
 def clear_away(layout: Layout, record: WorkerRecord) -> None:

@@ -24,6 +24,7 @@ from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
 from orchestra.model.history import Seat
 from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
+from orchestra.model.snapshot import WorkerView
 from orchestra.model.trail import Process
 from orchestra.store import lock
 from orchestra.store.eventlog import Repair
@@ -48,6 +49,13 @@ class Conductor(Observer):
     def conducted(self) -> bool:
         """By somebody else: no, by us."""
         return False
+
+    def attend(self, views: list[WorkerView]) -> list[str]:
+        if not any(view.to_be_ended for view in views):
+            return []
+        from orchestra.engine.stop import stop_stalled  # seldom needed
+
+        return stop_stalled(self, views)
 
     def lock_sight(self) -> lock.LockSight:
         """Ours does not count."""

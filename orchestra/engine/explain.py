@@ -28,6 +28,8 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         "cwd": record.entry.cwd,
         "timeout_s": record.entry.timeout_s,
         "stall_s": record.entry.stall_s,
+        "first_sign_s": record.entry.first_sign_s,
+        "stall_action": record.entry.stall_action or "warn",
         "expect": [{"file": e.file or "stdout", "min_bytes": e.min_bytes} for e in record.entry.expect],
         "started_at": view.started_at or record.started_at,
         "ended_at": view.ended_at,
@@ -41,6 +43,8 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
     }
     if (beat := last_beats(observer.layout).get((name, record.attempt))) is not None:
         story["beat"] = beat
+    if view.state in (State.RUNNING, State.STALLED):
+        story["signs"] = observer.signs.in_detail(view)
     if view.verdict:
         story["meaning"] = MEANING[Verdict(view.verdict)]
         if view.retry == Retry.NEVER:

@@ -10,10 +10,12 @@ import os
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
 from orchestra.engine.place import run_ids
+from orchestra.engine.signs import SignReader
 from orchestra.engine.vigil import Vigil
 from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
 from orchestra.host import clock
 from orchestra.model.history import ENDED, History, State, WorkerRecord
+from orchestra.model.memory_kills import may_be_memory
 from orchestra.model.names import or_nearest
 from orchestra.model.owner import Health
 from orchestra.model.plan import WorkerEntry, effective
@@ -37,6 +39,7 @@ class Observer:
         self.vigil = Vigil(layout)
         self.log = EventLog(layout.events, layout.damaged)
         self.history = History()
+        self.signs = SignReader(layout)
         self.final: Snapshot | None = None  # how the run stood when the command had done its work
 
     def standing(self) -> Snapshot:
@@ -169,28 +172,6 @@ class Observer:
         except OSError:
             return False
 
-    def quiet_s(self, record: WorkerRecord, started_at: str) -> float:
-        """Seconds since the worker last wrote a line, touched its heartbeat or made a file."""
-        name, layout = record.name, self.layout
-        ran_s = clock.seconds_since(started_at)
-        latest = 0.0 if ran_s is None else clock.wall() - ran_s  # it may have removed all that we look at
-        for path in (
-            layout.log_out(name),
-            layout.log_err(name),
-            layout.heartbeat(name, record.attempt),
-            layout.out(name),
-        ):
-            try:
-                latest = max(latest, os.stat(path).st_mtime)
-            except OSError:
-                continue
-        try:
-            with os.scandir(layout.out(name)) as entries:
-                latest = max([latest, *(entry.stat().st_mtime for entry in entries)])
-        except OSError:
-            pass
-        return max(0.0, clock.wall() - latest)
-
     def view(self, record: WorkerRecord, *, conducted: bool | None = None, stall: bool = True) -> WorkerView:
         """One worker as it stands. `conducted`: whether somebody else is at work on it, if known."""
         if conducted is None:
@@ -200,23 +181,27 @@ class Observer:
         if record.state == State.PLANNED:
             return WorkerView(record, State.PLANNED)
         sight = self.look(record)
-        if stall and sight.alive and self._may_be_quiet(record, sight):
-            started_at = (sight.mark and sight.mark.started_at) or record.started_at or record.since
-            sight = sight._replace(quiet_s=self.quiet_s(record, started_at))
-        return self._overdue(judge(record, sight, conducted=conducted))
+        if sight.result is not None and may_be_memory(sight.result):
+            from orchestra.engine.memory import memory_kill  # seldom needed
 
-    def _overdue(self, view: WorkerView) -> WorkerView:
-        """One past its timeout is told so while its launcher ends it."""
+            sight = sight._replace(memory_kill=memory_kill(self.layout, record, sight.result))
+        if stall and sight.alive:
+            sight = self.signs.add_to(record, sight)
+        return self._overdue(judge(record, sight, conducted=conducted), sight)
+
+    def _overdue(self, view: WorkerView, sight: Sight) -> WorkerView:
+        """One past its timeout is told so while its launcher ends it (or cannot: then that is told)."""
         timeout_s = view.record.entry.timeout_s
-        if not timeout_s or view.ended or (clock.seconds_since(view.started_at or "") or 0) <= timeout_s:
+        if not timeout_s or view.ended or sight.held_up:
             return view
-        return view._replace(reason=f"past its timeout ({timeout_s:g} s), being ended")
+        if (clock.seconds_since(view.started_at or "") or 0) <= timeout_s:
+            return view
+        told = [f"past its timeout ({timeout_s:g} s), being ended", view.reason]
+        return view._replace(reason="; ".join(filter(None, told)))
 
-    def _may_be_quiet(self, record: WorkerRecord, sight: Sight) -> bool:
-        """Whether it has run for long enough to have been quiet for too long."""
-        stall_s, started_at = record.entry.stall_s, sight.mark.started_at if sight.mark else ""
-        ran_s = clock.seconds_since(started_at)
-        return stall_s is not None and (ran_s is None or ran_s > stall_s)
+    def attend(self, views: list[WorkerView]) -> list[str]:
+        """What the plan says to do about them, for who may; returns whom it was done to."""
+        return []
 
     # --- the whole run ------------------------------------------------------------------
 
@@ -248,6 +233,7 @@ class Observer:
         plan = self.history.plan
         order = [entry.name for phase in plan.phases for entry in phase.workers] if plan else []
         names = dict.fromkeys([*order, *self.history.workers])
+        self.signs.prepare(self.history.workers.values())
         return [
             self.view(self.history.workers.get(name) or planned[name], conducted=conducted) for name in names
         ]
@@ -285,6 +271,15 @@ class Observer:
             {"kind": "leftovers", "worker": view.record.name, "pids": list(view.leftovers)}
             for view in views
             if view.leftovers
+        ]
+        alerts += [  # a worker that runs has a reason only where something is wrong
+            {
+                "kind": "stalled" if v.state == State.STALLED else "held_up",
+                "worker": v.record.name,
+                "why": v.reason,
+            }
+            for v in views
+            if v.state in (State.STALLED, State.RUNNING) and v.reason
         ]
         alerts += [
             {"kind": "late_result", "worker": name, "attempt": attempt}

@@ -10,7 +10,16 @@ from orchestra.engine.plans import read_brief, read_workers, resolve_brief
 from orchestra.engine.spawn import Wanted
 from orchestra.errors import BadPlan, NameTaken, Usage
 from orchestra.model.names import check_name
-from orchestra.model.plan import DEFAULT_STALL_S, EXPECT_RULE, Expect, Phase, WorkerEntry, parse_expect
+from orchestra.model.plan import (
+    DEFAULT_STALL_S,
+    EXPECT_RULE,
+    FIRST_SIGN_RULE,
+    Expect,
+    Phase,
+    WorkerEntry,
+    first_sign_problem,
+    parse_expect,
+)
 from orchestra.model.units import BadValue, parse_size
 
 
@@ -114,6 +123,8 @@ def filled_in(
         entry = entry._replace(
             stall_s=DEFAULT_STALL_S if entry.stall_s is None else entry.stall_s, retries=entry.retries or 0
         )
+    if problem := first_sign_problem(entry):
+        raise Usage(f"worker {entry.name}: {problem}", hint=FIRST_SIGN_RULE)
     return absolute(observer, entry)
 
 

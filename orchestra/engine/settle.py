@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from orchestra.engine.burial import bury, finish
+from orchestra.engine.burial import bury, finish, retell
 from orchestra.model.event import ALERTS, RECONCILIATION, Draft
 from orchestra.model.history import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import facts
@@ -34,24 +34,29 @@ def settle(conductor: Conductor, *, stops: bool = True) -> None:
 
         finish_stops(conductor)
     for record in workers.values():
-        silent = record.verdict in (Verdict.LOST, Verdict.STOPPED)
+        silent = record.verdict in (Verdict.LOST, Verdict.STOPPED, Verdict.STALLED)
         if silent and not os.path.exists(conductor.layout.result(record.name)):
             bury(conductor.layout, record)
 
 
 def look_around(conductor: Conductor) -> None:
     """Record what every worker shows."""
-    drafts = []
+    drafts, views = [], []
+    conductor.signs.prepare(conductor.history.workers.values())
     for record in list(conductor.history.workers.values()):
         view = conductor.view(record)
+        views.append(view)
         if view.ended:  # also of what `wait` was the first to see
             finish(conductor.layout, record)
+            retell(conductor.layout, view)
         if view.gap and record.state == State.SPAWNING:
             who = {"worker": record.name, "attempt": record.attempt}
             drafts.append(Draft(RECONCILIATION, "deferred", {**who, "reason": view.reason, "signals": []}))
             conductor.recovered.append({"what": "half_done_spawn", "worker": record.name, "gap": view.gap})
         drafts += facts(view)
     conductor.record(drafts)
+    conductor.signs.remember_ends(view for view in views if view.record.state not in ENDED)
+    conductor.recovered += [{"what": "stalled_stop", "worker": name} for name in conductor.attend(views)]
 
 
 def end_leftovers(conductor: Conductor, record: WorkerRecord) -> None:

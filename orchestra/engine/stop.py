@@ -6,14 +6,15 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestra.engine.burial import bury, write_result
+from orchestra.engine.burial import bury, retell, write_result
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.launcher import GRACE_S
 from orchestra.model.snapshot import WorkerView, facts
 from orchestra.model.trail import Result
-from orchestra.model.verdict import Retry, Verdict
+from orchestra.model.verdict import Verdict, retry_advice
 from orchestra.store.publish import publish
 
 if TYPE_CHECKING:
@@ -83,6 +84,35 @@ def grace_left_s(record: WorkerRecord) -> float:
     return max(0.0, min(left, default=0.0))
 
 
+def stop_stalled(conductor: Conductor, views: list[WorkerView]) -> list[str]:
+    """End those that the plan's `stall_action` says to, and no other; returns their names.
+
+    The intent comes first, with the evidence: if we are killed on the way, the next command that
+    changes the run finishes it, and the verdict is the same.
+    """
+    chosen = [view for view in views if view.to_be_ended]
+    conductor.record(
+        [
+            Draft(
+                COMMANDS,
+                "stop_intended",
+                {
+                    "worker": view.record.name,
+                    "attempt": view.record.attempt,
+                    "grace_s": GRACE_S,
+                    "verdict": Verdict.STALLED,
+                    "reason": view.reason,
+                },
+            )
+            for view in chosen
+        ]
+    )
+    meant = [view._replace(record=conductor.history.workers[view.record.name]) for view in chosen]
+    if meant:
+        end_and_record(conductor, meant)
+    return [view.record.name for view in chosen]
+
+
 def end_and_record(
     conductor: Conductor, views: list[WorkerView]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -103,6 +133,7 @@ def end_and_record(
         conductor.record(facts(final))
         if not os.path.exists(conductor.layout.attempt_result(record.name, record.attempt)):
             bury(conductor.layout, conductor.history.workers[record.name])
+        retell(conductor.layout, final)
         stopped.append({"name": record.name, "verdict": final.verdict, "state": final.state})
         if pids:
             alive.append({"name": record.name, "pids": pids})
@@ -189,12 +220,13 @@ def ended_view(conductor: Conductor, record: WorkerRecord) -> WorkerView:
     if view.ended:
         return view._replace(ended_at=view.ended_at or clock.now())
     reason = "stopped before it was started" if record.state != State.RUNNING else "stopped on request"
+    verdict = Verdict.STOPPED if record.stall_reason is None else Verdict.STALLED
     return WorkerView(
         record,
         State.FAILED,
-        verdict=Verdict.STOPPED,
-        reason=reason,
+        verdict=verdict,
+        reason=record.stall_reason or reason,
         ended_at=clock.now(),
-        retry=Retry.NEVER,
+        retry=retry_advice(verdict),
         started_at=record.started_at,
     )

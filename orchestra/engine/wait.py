@@ -188,21 +188,24 @@ class _Wait:
         """How long they have been quiet is looked at on a beat; until the next, who stalled stalls."""
         conducted = self.observer.conducted()
         drafts: list[Draft] = []
+        self.observer.signs.prepare(self.observer.record_of(name) for name in names)
         for name in names:
             record = self.observer.record_of(name)
-            view = self.observer.view(record, conducted=conducted, stall=beat)
-            before = self.views.get(name)
-            self.views[name] = view if beat or before is None else still_stalled(before, view)
-            drafts += facts(self.views[name])
-        if not drafts:
-            return
-        self.record(drafts)
-        for name in {str(draft.data["worker"]) for draft in drafts}:
-            known, view = self.observer.history.workers[name], self.views[name]
-            if known.state in ENDED:  # perhaps by another's word, and with more to it
-                self.views[name] = self.observer.view(known, conducted=conducted)
-            elif known.attempt == view.record.attempt and (view.ended or known.state not in ENDED):
-                self.views[name] = view._replace(record=known)
+            view = self.observer.view(record, conducted=conducted)
+            self.views[name] = view
+            drafts += facts(view)
+        if drafts:
+            self.record(drafts)
+            for name in {str(draft.data["worker"]) for draft in drafts}:
+                known, view = self.observer.history.workers[name], self.views[name]
+                if known.state in ENDED:  # perhaps by another's word, and with more to it
+                    self.views[name] = self.observer.view(known, conducted=conducted)
+                elif known.attempt == view.record.attempt:
+                    self.views[name] = view._replace(record=known)
+            ended = [str(draft.data["worker"]) for draft in drafts if draft.kind == "ended"]
+            self.observer.signs.remember_ends([self.views[name] for name in ended])
+        for name in self.observer.attend([self.views[name] for name in names]):
+            self.views[name] = self.observer.view(self.observer.record_of(name), conducted=conducted)
 
     def refresh(self) -> None:
         try:

@@ -17,15 +17,32 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def members() -> dict[str, list[int]]:
-    """token -> PIDs, for every process that may be looked at from here."""
-    found: dict[str, list[int]] = defaultdict(list)
+    """token -> PIDs, for every process that may be looked at from here.
+
+    Who has cleared its environment, or hides it, belongs to where its parent does.
+    """
+    owner: dict[int, str] = {}
+    others: list[int] = []
     me = os.getpid()
     for name in os.listdir("/proc"):
-        if name.isdigit() and (text := _read(name, "environ")) and _TOKEN in text and int(name) != me:
-            for word in text.split(b"\0"):
-                if word.startswith(_TOKEN):
-                    found[os.fsdecode(word[len(_TOKEN) :])].append(int(name))
-                    break
+        if not name.isdigit() or int(name) == me:
+            continue
+        text = _read(name, "environ")
+        word = next((w for w in text.split(b"\0") if w.startswith(_TOKEN)), b"") if _TOKEN in text else b""
+        if word:
+            owner[int(name)] = os.fsdecode(word[len(_TOKEN) :])
+        else:
+            others.append(int(name))
+    parents = {pid: int(fields[1]) for pid in others if (fields := _stat(pid))}
+    for pid in others:
+        line = [pid]
+        while (parent := parents.get(line[-1], 0)) and parent not in owner:
+            line.append(parent)
+        if parent:
+            owner.update(dict.fromkeys(line, owner[parent]))
+    found: dict[str, list[int]] = defaultdict(list)
+    for pid, token in owner.items():
+        found[token].append(pid)
     return found
 
 
@@ -37,8 +54,7 @@ def usage(pids: Iterable[int]) -> Usage:
     """
     count, cpu_s, private, shared = 0, 0.0, 0, 0
     for pid in pids:
-        stat, pages = _read(str(pid), "stat"), _read(str(pid), "statm").split()
-        fields = stat[stat.rfind(b")") + 2 :].split()
+        fields, pages = _stat(pid), _read(str(pid), "statm").split()
         if len(fields) < 15 or len(pages) < 3 or fields[0] in (b"Z", b"X"):
             continue
         count += 1
@@ -46,6 +62,31 @@ def usage(pids: Iterable[int]) -> Usage:
         private += (int(pages[1]) - int(pages[2])) * _PAGE
         shared = max(shared, int(pages[2]) * _PAGE)
     return Usage(private + shared, count, cpu_s)
+
+
+def cpu_and_states(pids: Iterable[int]) -> tuple[float, dict[int, str]]:
+    """(seconds of CPU time that these have used together, PID -> state's letter of the living ones)."""
+    cpu_s, states = 0.0, {}
+    for pid in pids:
+        fields = _stat(pid)
+        if len(fields) < 15:
+            continue
+        cpu_s += sum(map(int, fields[11:15])) * _TICK_S
+        if fields[0] not in (b"Z", b"X"):  # a zombie's time is in no parent's yet
+            states[pid] = fields[0].decode()
+    return cpu_s, states
+
+
+def waits(pids: Iterable[int]) -> dict[int, str]:
+    """PID -> the kernel's name for where it waits, of those that may be asked."""
+    words = {pid: _read(str(pid), "wchan").decode("ascii", "replace") for pid in pids}
+    return {pid: word for pid, word in words.items() if word not in ("", "0")}
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields behind the name, the state first; empty where the process is gone."""
+    text = _read(str(pid), "stat")
+    return text[text.rfind(b")") + 2 :].split()
 
 
 def _read(pid: str, file: str) -> bytes:

@@ -32,6 +32,7 @@ def next_steps(
        for others unlock does only that. Leftovers of lost workers: stop those.
     3. Failures: explain the first (of those it is about; one that only a person can mend goes first);
        retry those that may gain by it, or what else helps those `stopped` for. Somebody stalls: explain that.
+       Whom the plan says to: stop.
     4. Something runs: wait, from this moment on.
     5. Something is deferred: spawn again.
     6. A phase is over and all was well (or the plan says to continue): spawn the next. What has
@@ -55,6 +56,8 @@ def next_steps(
         steps.append(f"orchestra explain {run} {view.record.name}")
     if free:
         steps += mend_steps(run, [v for v in failed if v.record.name in stopped or worth_proposing(v)])
+    if free and (over := [v.record.name for v in stalled if v.to_be_ended]):
+        steps.append(f"orchestra stop {run} {' '.join(over[:MOST_NAMES])}")
     at_work = any(v.at_work for v in snapshot.workers)
     if at_work or (snapshot.conducted and any(v.state == State.SPAWNING for v in snapshot.workers)):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")

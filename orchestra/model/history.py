@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from orchestra.model.event import ALERTS, COMMANDS, Draft, Event
 from orchestra.model.plan import Plan, WorkerEntry, entry_from_json, plan_from_json
 from orchestra.model.trail import Process, process_from_json
+from orchestra.model.verdict import Verdict
 
 
 class State(StrEnum):
@@ -76,6 +77,7 @@ class WorkerRecord(NamedTuple):
     failures: tuple[dict[str, Any], ...] = ()  # how earlier attempts ended
     stalled: bool = False
     stopping: tuple[StopMeant, ...] = ()  # each time that somebody meant to stop this attempt
+    stall_reason: str | None = None  # why that is, where it is by the plan's stall_action
     leftovers: tuple[int, ...] = ()  # PIDs of a lost attempt that lived on, until they are ended
 
 
@@ -125,6 +127,8 @@ class History:
             if record.state in ENDED:
                 return True
             return draft.kind == "spawned" and record.state == State.RUNNING
+        if draft.kind == "running_again":
+            return not record.stalled
         return draft.kind == "stalled" and record.stalled
 
 
@@ -238,7 +242,10 @@ def _ended(history: History, event: Event) -> None:
 def _stop_intended(history: History, event: Event) -> None:
     if record := _current(history, event):
         meant = StopMeant(event.op, event.at, float(event.data.get("grace_s", 0)))
-        history.workers[record.name] = record._replace(stopping=(*record.stopping, meant))
+        by_plan = event.data.get("verdict") == Verdict.STALLED
+        history.workers[record.name] = record._replace(
+            stopping=(*record.stopping, meant), stall_reason=event.data.get("reason") if by_plan else None
+        )
 
 
 def _leftovers_ended(history: History, event: Event) -> None:
@@ -250,6 +257,11 @@ def _leftovers_ended(history: History, event: Event) -> None:
 def _stalled(history: History, event: Event) -> None:
     if record := _current(history, event):
         history.workers[record.name] = record._replace(stalled=True, op=event.op)
+
+
+def _running_again(history: History, event: Event) -> None:
+    if record := _current(history, event):
+        history.workers[record.name] = record._replace(stalled=False, op=event.op)
 
 
 def _seat_taken(history: History, event: Event) -> None:
@@ -269,6 +281,7 @@ _FOLDS = {
     "deferred": _deferred,
     "ended": _ended,
     "stalled": _stalled,
+    "running_again": _running_again,
     "leftovers_ended": _leftovers_ended,
     "stop_intended": _stop_intended,
     "seat_taken": _seat_taken,

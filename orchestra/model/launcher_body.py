@@ -58,8 +58,8 @@ json() {   # quoted: the text as a JSON string
 report() {   # status verdict reason exit_code signal, all as JSON; on a full disk into reserved space
   local text
   stamp
-  printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s"}' \
-    "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now"
+  printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s","worker_pid":%s}' \
+    "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now" "${pid-null}"
   # What the worker may have put in our way: it is gone, and no FIFO may hold us up.
   [[ -d $here ]] || mkdir -p -- "$here"
   [[ ! -e $here/result.new && ! -e $here/result.json ]] || rm -rf -- "$here/result.new" "$here/result.json"
@@ -101,6 +101,23 @@ clear_away() {   # what is there for the time of the attempt only
 
 note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKILL
   jobs -l 1<>"$here/jobs" || :
+}
+
+memory_kills() {   # kills: how many the kernel has killed in our cgroup for want of memory; where cgroups are
+  local controllers group file='' line
+  kills=''
+  while IFS=: read -r _ controllers group; do
+    case ,$controllers, in
+      *,memory,*) file=$1/memory$group/memory.oom_control
+        [[ -e $file ]] || file=$1/memory/memory.oom_control   # of a container, whose own is mounted there
+        break ;;
+      ,,) file=$1$group/memory.events ;;
+    esac
+  done <"/proc/$$/cgroup"
+  [[ -r $file ]] || return 0
+  while read -r line; do
+    [[ $line != 'oom_kill '* ]] || kills=${line#oom_kill }
+  done <"$file"
 }
 
 # --- claim -------------------------------------------------------------------------------
@@ -173,6 +190,8 @@ become_worker() {   # in a process of its own
   environment 2>/dev/null   # a locale that is not there is no concern of ours
   exec -- "$@" 3>&-
 }
+{ memory_kills /sys/fs/cgroup; } 2>/dev/null || :
+kills_before=$kills
 set -m   # a process group of its own: a worker that signals its group means its own children
 ( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
 pid=$!
@@ -322,6 +341,20 @@ killed_on_request() {   # where the grace is over at once, orchestra's own KILL 
   [[ $asked == stopped && $status == 137 ]] && ! exited_by_itself
 }
 
+killed_for_memory() {   # reason: the counter says that somebody in our cgroup was, SIGKILL that it was the worker
+  local how='ended by SIGKILL'
+  [[ $status == 0 || -z $kills_before ]] && return 1
+  if [[ $status != 137 ]]; then
+    stderr_says $'(^|\n|[0-9] +)Killed([ \n]|$)' || return 1   # a shell tells of its child
+    how="exit status $status, with a child that was killed"
+  elif exited_by_itself; then
+    how='exit status 137, as of a shell whose child was ended by SIGKILL'
+  fi
+  { memory_kills /sys/fs/cgroup; } 2>/dev/null || :
+  [[ -n $kills ]] && ((kills > kills_before)) || return 1
+  reason="\"$how; while it ran, the kernel killed $((kills - kills_before)) in its cgroup for want of memory\""
+}
+
 missing() {   # reason: the first expected artefact that is not there, if any
   local i file least size
   for ((i = 0; i < ${#expect[@]}; i += 3)); do
@@ -357,9 +390,17 @@ elif [[ $why == signal ]]; then
   report '"failed"' '"signal"' "\"its launcher was told to end by SIG$told_by\"" null "$(kill -l "$told_by")"
 elif [[ $why == stopped ]] || killed_on_request; then
   report '"failed"' '"stopped"' '"stopped on request"' "$status" null
+elif killed_for_memory; then
+  if [[ $status == 137 ]] && ! exited_by_itself; then
+    report '"failed"' '"oom"' "$reason" null 9
+  else
+    report '"failed"' '"oom"' "$reason" "$status" null
+  fi
 elif [[ $status -gt 128 && $status -le 192 ]] && ! exited_by_itself; then
   signal=$((status - 128))
-  report '"failed"' '"signal"' "\"ended by SIG$(kill -l "$signal")\"" null "$signal"
+  reason="ended by SIG$(kill -l "$signal")"
+  [[ $signal != 9 ]] || reason+='; it is not known by whom: the kernel, for want of memory, is one possibility'
+  report '"failed"' '"signal"' "\"$reason\"" null "$signal"
 elif [[ $status == 0 ]]; then
   if missing; then
     report '"failed"' '"empty"' "$reason" 0 null

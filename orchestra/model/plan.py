@@ -12,6 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 DEFAULT_STALL_S = 600.0
 
+StallAction = Literal["warn", "stop"]
+"""What becomes of a worker that stalls."""
+
 Position = tuple[int, int]
 """Line and column in a file, both from 1."""
 
@@ -19,6 +22,8 @@ Throttle = dict[str, float | None]
 """Limits by the throttle's key (`memory_available` in bytes); None switches one off."""
 
 EXPECT_RULE = "write 'stdout', or a file's path inside the worker's out directory, such as report.md"
+
+FIRST_SIGN_RULE = "first_sign is for who never began: choose a shorter one, or a longer stall"
 
 _NO_ENV: dict[str, str] = {}
 _NO_THROTTLE: Throttle = {}
@@ -50,6 +55,8 @@ class WorkerEntry(NamedTuple):
     retries: int | None = None
     expect: tuple[Expect, ...] = ()
     throttle: Throttle = _NO_THROTTLE
+    first_sign_s: float | None = None
+    stall_action: StallAction | None = None
 
 
 class Phase(NamedTuple):
@@ -62,7 +69,7 @@ class Phase(NamedTuple):
 class Plan(NamedTuple):
     """Defaults for every worker, and the phases in order.
 
-    `timeout_s` and `stall_s` of None: no limit. `retries` are attempts after the first.
+    `timeout_s`, `stall_s` and `first_sign_s` of None: no limit. `retries` are attempts after the first.
     `cwd` is relative to the plan. `positions` says where in the text each worker's brief
     stands; it is not part of the JSON form, so compare plans by that form.
     """
@@ -77,14 +84,16 @@ class Plan(NamedTuple):
     throttle: Throttle = _NO_THROTTLE
     phases: tuple[Phase, ...] = ()
     positions: dict[str, Position] = _NO_POSITIONS
+    first_sign_s: float | None = None
+    stall_action: StallAction = "warn"
 
 
 def effective(plan: Plan, entry: WorkerEntry) -> WorkerEntry:
     """`entry` with everything that it leaves open filled in from `plan`.
 
     Its env and its throttle overlay the plan's; anything else that it gives wins.
-    `command` stays None where neither gives one, and `timeout_s` and `stall_s` where
-    there is no limit.
+    `command` stays None where neither gives one, and `timeout_s`, `stall_s` and
+    `first_sign_s` where there is no limit.
     """
     return entry._replace(
         command=plan.command if entry.command is None else entry.command,
@@ -92,6 +101,8 @@ def effective(plan: Plan, entry: WorkerEntry) -> WorkerEntry:
         env={**plan.env, **entry.env},
         timeout_s=plan.timeout_s if entry.timeout_s is None else entry.timeout_s,
         stall_s=plan.stall_s if entry.stall_s is None else entry.stall_s,
+        first_sign_s=plan.first_sign_s if entry.first_sign_s is None else entry.first_sign_s,
+        stall_action=plan.stall_action if entry.stall_action is None else entry.stall_action,
         retries=plan.retries if entry.retries is None else entry.retries,
         throttle={**plan.throttle, **entry.throttle},
     )
@@ -128,6 +139,14 @@ def brief_is_path(brief: str) -> bool:
     return "/" in brief or _SUFFIX.fullmatch(brief) is not None
 
 
+def first_sign_problem(entry: WorkerEntry) -> str:
+    """What is wrong with an entry's `first_sign`, everything filled in; empty: nothing."""
+    first, stall = entry.first_sign_s, entry.stall_s
+    if first is None or stall is None or first < stall:
+        return ""
+    return f"first_sign ({first:g} s) must be less than stall ({stall:g} s)"
+
+
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """Every field but `positions`; durations in seconds, sizes in bytes."""
     return {
@@ -136,6 +155,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "env": dict(plan.env),
         "timeout_s": plan.timeout_s,
         "stall_s": plan.stall_s,
+        "first_sign_s": plan.first_sign_s,
+        "stall_action": plan.stall_action,
         "retries": plan.retries,
         "on_failure": plan.on_failure,
         "throttle": dict(plan.throttle),
@@ -154,6 +175,8 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
         env=dict(data.get("env", {})),
         timeout_s=data.get("timeout_s"),
         stall_s=data.get("stall_s", DEFAULT_STALL_S),
+        first_sign_s=data.get("first_sign_s"),
+        stall_action=data.get("stall_action", "warn"),
         retries=data.get("retries", 0),
         on_failure=data.get("on_failure", "stop"),
         throttle=dict(data.get("throttle", {})),
@@ -171,6 +194,8 @@ def entry_to_json(entry: WorkerEntry) -> dict[str, Any]:
         "env": dict(entry.env),
         "timeout_s": entry.timeout_s,
         "stall_s": entry.stall_s,
+        "first_sign_s": entry.first_sign_s,
+        "stall_action": entry.stall_action,
         "retries": entry.retries,
         "expect": [{"file": expect.file, "min_bytes": expect.min_bytes} for expect in entry.expect],
         "throttle": dict(entry.throttle),
@@ -187,6 +212,8 @@ def entry_from_json(data: Mapping[str, Any]) -> WorkerEntry:
         env=dict(data.get("env", {})),
         timeout_s=data.get("timeout_s"),
         stall_s=data.get("stall_s"),
+        first_sign_s=data.get("first_sign_s"),
+        stall_action=data.get("stall_action"),
         retries=data.get("retries"),
         expect=tuple(Expect(item.get("file"), item.get("min_bytes", 1)) for item in data.get("expect", ())),
         throttle=dict(data.get("throttle", {})),

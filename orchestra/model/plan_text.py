@@ -16,13 +16,17 @@ from orchestra.model.names import check_name, shown
 from orchestra.model.plan import (
     DEFAULT_STALL_S,
     EXPECT_RULE,
+    FIRST_SIGN_RULE,
     Expect,
     Phase,
     Plan,
     Position,
+    StallAction,
     Throttle,
     WorkerEntry,
     check_expected_file,
+    effective,
+    first_sign_problem,
     parse_expect,
 )
 from orchestra.model.throttle import LIMITS, NAMED
@@ -32,11 +36,13 @@ T = TypeVar("T")
 Default = TypeVar("Default")
 
 PLAN_KEYS = (
-    "command", "cwd", "env", "timeout", "stall", "retries", "on_failure", "throttle", "phases",
+    "command", "cwd", "env", "timeout", "stall", "first_sign", "stall_action", "retries", "on_failure",
+    "throttle", "phases",
 )  # fmt: skip
 PHASE_KEYS = ("name", "workers")
 WORKER_KEYS = (
-    "name", "brief", "command", "cwd", "env", "timeout", "stall", "retries", "expect", "throttle",
+    "name", "brief", "command", "cwd", "env", "timeout", "stall", "first_sign", "stall_action", "retries",
+    "expect", "throttle",
 )  # fmt: skip
 EXPECT_KEYS = ("file", "stdout", "min_bytes")
 
@@ -59,6 +65,8 @@ def parse_plan(text: str, *, file: str) -> Plan:
         env=_optional(root, "env", _env, {}),
         timeout_s=_optional(root, "timeout", values.timeout_or_off, None),
         stall_s=_optional(root, "stall", values.duration_or_off, DEFAULT_STALL_S),
+        first_sign_s=_optional(root, "first_sign", values.duration_or_off, None),
+        stall_action=_optional(root, "stall_action", _stall_action, "warn"),
         retries=_optional(root, "retries", values.whole, 0),
         on_failure=_optional(root, "on_failure", _on_failure, "stop"),
         throttle=_optional(root, "throttle", throttle, {}),
@@ -66,6 +74,7 @@ def parse_plan(text: str, *, file: str) -> Plan:
         positions=seen.briefs,
     )
     _check_commands(plan, seen)
+    _check_first_signs(plan, seen)
     return plan
 
 
@@ -179,6 +188,8 @@ def _worker(tree: Tree, seen: _Seen) -> WorkerEntry:
         env=_optional(fields, "env", _env, {}),
         timeout_s=_optional(fields, "timeout", values.timeout, None),
         stall_s=_optional(fields, "stall", values.duration, None),
+        first_sign_s=_optional(fields, "first_sign", values.duration, None),
+        stall_action=_optional(fields, "stall_action", _stall_action, None),
         retries=_optional(fields, "retries", values.whole, None),
         expect=_optional(fields, "expect", _expects, ()),
         throttle=_optional(fields, "throttle", throttle, {}),
@@ -193,6 +204,12 @@ def _check_commands(plan: Plan, seen: _Seen) -> None:
             problem = f"worker {entry.name!r} has no command, and the plan gives none"
             hint = "add 'command: [...]' at the top of the plan, or to the worker"
             raise seen.workers[entry.name].bad(problem, hint)
+
+
+def _check_first_signs(plan: Plan, seen: _Seen) -> None:
+    for entry in (entry for phase in plan.phases for entry in phase.workers):
+        if problem := first_sign_problem(effective(plan, entry)):
+            raise seen.workers[entry.name].bad(f"worker {entry.name!r}: {problem}", FIRST_SIGN_RULE)
 
 
 def _command(tree: Tree, what: str) -> tuple[str, ...]:
@@ -219,6 +236,16 @@ def _env_name_problem(name: str) -> str:
     if name.startswith("ORCHESTRA_"):
         return "is not yours to set: what begins with ORCHESTRA_ is set by orchestra itself"
     return ""
+
+
+def _stall_action(tree: Tree, what: str) -> StallAction:
+    match values.text(tree, what):
+        case "warn":
+            return "warn"
+        case "stop":
+            return "stop"
+        case other:
+            raise tree.at.bad(f"stall_action cannot be {shown(other)}", "write warn or stop")
 
 
 def _on_failure(tree: Tree, what: str) -> Literal["stop", "continue"]:

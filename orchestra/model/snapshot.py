@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.quiet import Signs, is_stalled, is_to_be_ended, tell
 from orchestra.model.trail import TRAIL, Mark, Process, Result, Sentinel
 from orchestra.model.verdict import Retry, Verdict, retry_advice
 
@@ -21,7 +22,9 @@ class Sight(NamedTuple):
     alive: bool = False  # the launcher
     leftovers: tuple[int, ...] = ()  # PIDs that carry the token though the launcher is gone
     trail: tuple[str, ...] = ()  # which of the paper trail is there; looked at only where it matters
-    quiet_s: float | None = None  # since the last sign of progress; None: not looked at
+    signs: Signs | None = None  # of progress; None: not looked at
+    memory_kill: str | None = None  # what the kernel's log says of its end
+    held_up: str | None = None  # why its launcher does not do what it should, though it lives
 
 
 class WorkerView(NamedTuple):
@@ -40,6 +43,7 @@ class WorkerView(NamedTuple):
     gap: str | None = None  # where the pipeline died, if it did
     leftovers: tuple[int, ...] = ()
     sentinel: Sentinel | None = None
+    signs: Signs | None = None  # of one that runs, where they were looked at
 
     @property
     def ended(self) -> bool:
@@ -48,6 +52,16 @@ class WorkerView(NamedTuple):
     @property
     def at_work(self) -> bool:
         return self.state in (State.RUNNING, State.STALLED)
+
+    @property
+    def to_be_ended(self) -> bool:
+        """By the plan's `stall_action`, unless that has been begun."""
+        return (
+            self.state == State.STALLED
+            and not self.record.stopping
+            and self.signs is not None
+            and is_to_be_ended(self.record.entry, self.signs)
+        )
 
     def to_json(self) -> dict[str, Any]:
         record = self.record
@@ -72,7 +86,7 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
     1. The log says that this attempt ended: so it did.
     2. A sentinel, and no living launcher: it failed before the worker ran, `spawn_error`.
     3. A result, and no living launcher: as it says.
-    4. The launcher lives: running; `stalled` when quiet for longer than its plan allows;
+    4. The launcher lives: running; `stalled` when it shows no sign for longer than its plan allows;
        still `spawning` while a narrator is at work on it and has not said otherwise.
     5. A launcher was there (a mark, or a sign of life in the log) and is gone: `lost`; but
        `stopped`, where that was meant.
@@ -84,7 +98,7 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
     if sight.sentinel is not None:
         return _spawn_error(record, sight.sentinel)
     if sight.result is not None:
-        return _from_result(record, sight.result)
+        return _from_result(record, sight.result, sight.memory_kill)
     if sight.alive:
         if record.state == State.SPAWNING and conducted:
             return WorkerView(record, State.SPAWNING, process=sight.process)
@@ -138,7 +152,7 @@ def _spawn_error(record: WorkerRecord, sentinel: Sentinel) -> WorkerView:
     )
 
 
-def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
+def _from_result(record: WorkerRecord, result: Result, memory_kill: str | None) -> WorkerView:
     if result.status == "done":
         return WorkerView(
             record,
@@ -147,14 +161,19 @@ def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
             started_at=result.started_at,
             ended_at=result.ended_at,
         )
-    verdict = Verdict(result.verdict or Verdict.EXIT_CODE)
+    verdict, reason = Verdict(result.verdict or Verdict.EXIT_CODE), result.reason
+    if verdict == Verdict.STOPPED and record.stall_reason is not None:
+        # The launcher knows only that it was asked to end its worker.
+        verdict, reason = Verdict.STALLED, record.stall_reason
+    if memory_kill is not None:
+        verdict, reason = Verdict.OOM, memory_kill
     # Without its sentinel: that could not be written, so it was the disk.
     retry = Retry.LATER if verdict == Verdict.SPAWN_ERROR else retry_advice(verdict)
     return WorkerView(
         record,
         State.FAILED,
         verdict=verdict,
-        reason=result.reason,
+        reason=reason,
         exit_code=result.exit_code,
         signal=result.signal,
         started_at=result.started_at,
@@ -165,11 +184,11 @@ def _from_result(record: WorkerRecord, result: Result) -> WorkerView:
 
 def _running(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
     started_at = sight.mark.started_at if sight.mark else record.started_at
-    stall_s = record.entry.stall_s
-    if stall_s is not None and sight.quiet_s is not None and sight.quiet_s > stall_s:
-        reason = f"no output, no heartbeat and no file for {sight.quiet_s:.0f} s (stall: {stall_s:g} s)"
-        return WorkerView(record, State.STALLED, reason=reason, process=process, started_at=started_at)
-    return WorkerView(record, State.RUNNING, process=process, started_at=started_at)
+    state, reason = State.RUNNING, sight.held_up
+    if sight.signs is not None and is_stalled(record.entry, sight.signs):
+        state = State.STALLED
+        reason = "; ".join(filter(None, [tell(record.entry, sight.signs), sight.held_up]))
+    return WorkerView(record, state, reason=reason, process=process, started_at=started_at, signs=sight.signs)
 
 
 def _lost(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
@@ -179,6 +198,8 @@ def _lost(record: WorkerRecord, sight: Sight, process: Process | None) -> Worker
         reason = "its launcher died as it claimed the attempt"
     if record.stopping:
         verdict, reason = Verdict.STOPPED, "stopped on request"
+    if record.stall_reason is not None:
+        verdict, reason = Verdict.STALLED, record.stall_reason
     if sight.leftovers:
         pids = ", ".join(map(str, sight.leftovers))
         reason += f"; its processes {pids} lived on"
@@ -206,6 +227,8 @@ def facts(view: WorkerView) -> list[Draft]:
         drafts.append(Draft(OBSERVATIONS, "spawned", {**who, **started}))
     if view.state == State.STALLED and not record.stalled:
         drafts.append(Draft(OBSERVATIONS, "stalled", {**who, "reason": view.reason}))
+    if view.state == State.RUNNING and record.stalled and view.signs is not None:
+        drafts.append(Draft(OBSERVATIONS, "running_again", who))
     return drafts
 
 

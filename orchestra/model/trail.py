@@ -72,6 +72,7 @@ class Result(NamedTuple):
     signal: int | None = None
     started_at: str | None = None
     ended_at: str | None = None
+    worker_pid: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
@@ -138,6 +139,7 @@ def parse_result(text: str) -> Result | None:
         _maybe_number(data, "signal"),
         _text(data, "started_at") or None,
         _text(data, "ended_at") or None,
+        _maybe_number(data, "worker_pid"),
     )
 
 

@@ -53,13 +53,15 @@ _RETRY = {
     # Something has to pass first.
     Verdict.RATE_LIMITED: Retry.LATER,
     Verdict.OOM: Retry.LATER,
+    Verdict.STALLED: Retry.LATER,  # most often it hung on something outside: a server, a lock
 }
 
 MEANING = {
     Verdict.SPAWN_ERROR: "the launcher failed before the worker ran: a typo, no such directory, a full disk",
     Verdict.EXIT_CODE: "the worker ended with an exit status other than 0",
     Verdict.SIGNAL: "a signal ended the worker",
-    Verdict.OOM: "the kernel ended the worker for want of memory",
+    Verdict.OOM: "the kernel ended the worker for want of memory: run fewer side by side "
+    "(throttle: max_workers, memory_available), or give them more",
     Verdict.TIMEOUT: "the worker ran longer than the plan's timeout and was ended",
     Verdict.STALLED: "the worker was quiet for too long and was ended",
     Verdict.LOST: "its launcher was killed, or failed, with the worker at work: how that did is not known",

@@ -93,6 +93,10 @@ class Layout:
     def heartbeat(self, worker: str, attempt: int) -> str:
         return f"{self.attempt(worker, attempt)}/heartbeat"
 
+    def look(self, worker: str, attempt: int) -> str:
+        """What was last seen of its processes, for the next look to go by."""
+        return f"{self.attempt(worker, attempt)}/look.json"
+
     def launcher_log(self, worker: str, attempt: int) -> str:
         """What bash itself had to say while it ran the launcher."""
         return f"{self.attempt(worker, attempt)}/launcher.err"

@@ -217,7 +217,7 @@ def test_a_quiet_worker_is_stalled_and_named(root: Root) -> None:
     row = {"name": "W", "brief": "b", "command": FOREVER, "stall": "200ms"}
     root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps([row]))
     found = wait_until(lambda: (w := root.worker("r", "W"))["state"] == "stalled" and w, "the stall")
-    assert "no output" in found["reason"]
+    assert "no sign at all" in found["reason"]
     assert root("status", "r").json["counts"]["stalled"] == 1
 
 

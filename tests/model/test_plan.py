@@ -26,14 +26,14 @@ from orchestra.model.units import BadValue
 
 
 def test_an_entry_without_settings_takes_the_plans() -> None:
-    plan = Plan(("c",), "dir", {"A": "1"}, 5.0, 6.0, 2, throttle={"max_workers": 3})
+    plan = Plan(("c",), "dir", {"A": "1"}, 5.0, 6.0, 2, throttle={"max_workers": 3}, first_sign_s=4.0)
     assert effective(plan, WorkerEntry("w", "b")) == WorkerEntry(
-        "w", "b", ("c",), "dir", {"A": "1"}, 5.0, 6.0, 2, (), {"max_workers": 3}
+        "w", "b", ("c",), "dir", {"A": "1"}, 5.0, 6.0, 2, (), {"max_workers": 3}, 4.0, "warn"
     )
 
 
 def test_what_an_entry_says_wins() -> None:
-    entry = WorkerEntry("w", "b", ("d",), "own", {}, 1.0, 2.0, 0, (Expect(None),), {})
+    entry = WorkerEntry("w", "b", ("d",), "own", {}, 1.0, 2.0, 0, (Expect(None),), {}, 1.0, "stop")
     assert effective(Plan(("c",), "dir", {}, 5.0, 6.0, 2), entry) == entry
 
 
@@ -78,14 +78,15 @@ commands = st.lists(filled, min_size=1, max_size=3).map(tuple)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 entries = st.builds(
     WorkerEntry, names, filled, st.none() | commands, st.none() | filled, env, seconds, seconds,
-    st.none() | retries, st.lists(expects, max_size=2).map(tuple), throttle,
+    st.none() | retries, st.lists(expects, max_size=2).map(tuple), throttle, seconds,
+    st.none() | st.sampled_from(["warn", "stop"]),
 )  # fmt: skip
 phases = st.lists(
     st.builds(Phase, names, st.lists(entries, max_size=2).map(tuple)), min_size=1, max_size=2
 ).map(tuple)
 plans = st.builds(
     Plan, commands, filled, env, seconds, seconds, retries, st.sampled_from(["stop", "continue"]), throttle,
-    phases, positions=st.just({}),
+    phases, positions=st.just({}), first_sign_s=seconds, stall_action=st.sampled_from(["warn", "stop"]),
 )  # fmt: skip
 whatever = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
@@ -119,7 +120,8 @@ def test_no_limit_survives_json_though_the_default_is_a_limit() -> None:
 
 def as_written(entry: WorkerEntry) -> dict[str, Any]:
     data = entry_to_json(entry)
-    data["timeout"], data["stall"] = data.pop("timeout_s"), data.pop("stall_s")
+    for key in ("timeout", "stall", "first_sign"):
+        data[key] = data.pop(f"{key}_s")
     data["throttle"] = {key: "off" if value is None else value for key, value in entry.throttle.items()}
     data["expect"] = [
         {"stdout": True, "min_bytes": least} if file is None else {"file": file, "min_bytes": least}

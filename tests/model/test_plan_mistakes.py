@@ -86,6 +86,8 @@ MISTAKES: list[tuple[str, int, int, str]] = [
     ("timeout: .inf\n" + WORKER, 1, 10, "duration"),
     ("stall: [5]\n" + WORKER, 1, 8, "stall must be text"),
     ("stall:\n" + WORKER, 1, 7, "stall has no value"),
+    ("stall_action: kill\n" + WORKER, 1, 15, "stall_action cannot be 'kill'"),
+    ("first_sign: 10m\n" + WORKER, 2, 30, "first_sign (600 s) must be less than stall (600 s)"),
     ("retries: -1\n" + WORKER, 1, 10, "retries cannot be '-1'"),
     ("retries: 1.5\n" + WORKER, 1, 10, "whole number"),
     ("retries: '1'\n" + WORKER, 1, 10, "whole number"),

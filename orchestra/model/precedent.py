@@ -1,0 +1,64 @@
+"""Precedents: for how long workers of a command were quiet and yet ended well.
+
+    {"quiet": {"claude -p": {"longest_s": 181.2, "at": "2026-01-31T…"}, …}}
+
+Remembered beside the runs, in `.orchestra/quiet.json` under their root.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MOST_COMMANDS = 200
+LONGEST_KEY = 300  # what is longer carries its prompt with it: the program's name has to do
+
+Table = dict[str, dict[str, Any]]
+
+
+def key_of(command: tuple[str, ...] | None) -> str:
+    """As the plan gives it; the program's name where that is too long, or there is nothing else."""
+    joined = " ".join(command or ())
+    return joined if len(joined) <= LONGEST_KEY else program_of(command)
+
+
+def program_of(command: tuple[str, ...] | None) -> str:
+    return command[0].rpartition("/")[2] if command else ""
+
+
+def longest_before(table: Table, command: tuple[str, ...] | None) -> float | None:
+    """Seconds; of this very command, else of any with its program; None: there is no precedent."""
+    exact = table.get(key_of(command))
+    if exact is not None:
+        return float(exact["longest_s"])
+    program = program_of(command)
+    alike = [row["longest_s"] for key, row in table.items() if program_of((key.split(" ")[0],)) == program]
+    return max(alike, default=None)
+
+
+def with_longest(table: Table, command: tuple[str, ...] | None, longest_s: float, at: str) -> Table | None:
+    """The table with one more precedent; None where it teaches nothing new."""
+    key = key_of(command)
+    if longest_s <= table.get(key, {}).get("longest_s", 0.0):
+        return None
+    rows = {**table, key: {"longest_s": round(longest_s, 3), "at": at}}
+    kept = sorted(rows, key=lambda k: str(rows[k].get("at")))[-MOST_COMMANDS:]
+    return {k: rows[k] for k in kept}
+
+
+def parse_table(text: str | None) -> Table:
+    """Empty for what is no table; rows that are none are left out."""
+    try:
+        rows = json.loads(text or "")["quiet"].items()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+    return {key: row for key, row in rows if _is_row(row)}
+
+
+def table_to_json(table: Table) -> str:
+    return json.dumps({"quiet": table}, indent=1) + "\n"
+
+
+def _is_row(row: object) -> bool:
+    longest_s = row.get("longest_s") if isinstance(row, dict) else None
+    return isinstance(longest_s, (int, float)) and not isinstance(longest_s, bool) and 0 <= longest_s < 1e12

@@ -1,0 +1,174 @@
+"""`oom` only with evidence: real workers that real limits kill, and some that only look like it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until
+
+from orchestra.host.memory_kills import memory_kills
+from orchestra.model.launcher_body import BODY
+
+CGROUPS = Path("/sys/fs/cgroup/memory")
+HOG = "x = []\nwhile True: x.append(bytearray(1 << 20))"
+NOT_KNOWN = "it is not known by whom"
+
+
+class Cgroup:
+    """A cgroup of ours with little memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def join(self) -> str:
+        """A line of shell after which the shell is in it."""
+        return f"echo $$ >'{self.path}/cgroup.procs'"
+
+    def spawn(self, root: Root, command: list[str]) -> Answer:
+        """`orchestra spawn` from inside, so that the launcher is inside as well."""
+        row = [{"name": "W", "brief": "b", "command": command}]
+        script = f'{self.join()}; exec "$@"'
+        done = subprocess.run(
+            ["bash", "-c", script, "-", *orchestra_argv("spawn", "r", "--from", "-", "--no-throttle")],
+            env=clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp)),
+            input=json.dumps(row), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        return Answer(done.returncode, json.loads(done.stdout or "{}"), done.stdout, done.stderr)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Cgroup]:
+    path = CGROUPS / f"orchestra-test-{os.getpid()}"
+    try:
+        path.mkdir()
+        (path / "memory.limit_in_bytes").write_text("128M")
+        if (swap := path / "memory.memsw.limit_in_bytes").exists():
+            swap.write_text("128M")
+    except OSError as error:
+        if path.exists():
+            path.rmdir()
+        pytest.skip(f"NOT RUN: real memory kills need a memory cgroup (v1) that can be made here: {error}")
+    yield Cgroup(path)
+    wait_until(lambda: not (path / "cgroup.procs").read_text(), "the end of all in the cgroup")
+    path.rmdir()
+
+
+def verdict(root: Root) -> tuple[str | None, str | None, int | None, int | None]:
+    root("wait", "r", "--timeout", "60")
+    row = root.worker("r", "W")
+    return row["verdict"], row["retry"], row["signal"], row["exit_code"]
+
+
+def test_a_worker_that_the_kernel_killed_in_its_cgroup_is_oom(root: Root, cgroup: Cgroup) -> None:
+    root.init("r")
+    cgroup.spawn(root, [sys.executable, "-c", HOG])
+    assert verdict(root) == ("oom", "later", 9, None)
+    reason = root.worker("r", "W")["reason"]
+    assert "ended by SIGKILL; while it ran, the kernel killed 1 in its cgroup for want of memory" in reason
+    assert root.result("r", "W")["verdict"] == "oom"
+    story = root("explain", "r", "W").json["worker"]
+    assert "max_workers" in story["meaning"]
+
+
+@pytest.mark.parametrize(("then", "code"), [("exit $?", 137), ("exit 3", 3)])
+def test_a_shell_whose_child_the_kernel_killed_is_oom(
+    root: Root, cgroup: Cgroup, then: str, code: int
+) -> None:
+    root.init("r")
+    cgroup.spawn(root, ["bash", "-c", f"{sys.executable} -c '{HOG}'; {then}"])
+    assert verdict(root) == ("oom", "later", None, code)
+
+
+def test_the_counter_alone_is_no_evidence(root: Root, cgroup: Cgroup) -> None:
+    root.init("r")
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOG!r}]); sys.exit(3)"
+    cgroup.spawn(root, [sys.executable, "-c", parent])
+    assert verdict(root)[0] == "exit_code"
+    assert "oom_kill 1" in (cgroup.path / "memory.oom_control").read_text()
+
+
+def test_a_worker_killed_by_somebody_else_is_a_signal_and_says_what_is_not_known(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["bash", "-c", "kill -KILL $$"]})
+    assert verdict(root) == ("signal", "now", 9, None)
+    assert NOT_KNOWN in root.worker("r", "W")["reason"]
+
+
+def test_one_in_the_cgroup_that_was_killed_by_hand_is_a_signal(root: Root, cgroup: Cgroup) -> None:
+    root.init("r")
+    cgroup.spawn(root, ["bash", "-c", "kill -KILL $$"])
+    assert verdict(root)[0] == "signal"
+
+
+def test_the_kernels_log_tells_of_a_worker_in_a_cgroup_of_its_own(root: Root, cgroup: Cgroup) -> None:
+    root.init("r")
+    before = len(memory_kills())
+    hog = f"{cgroup.join()}; exec {sys.executable} -c '{HOG}'"
+    root.spawn("r", {"W": ["bash", "-c", hog]})
+    told = verdict(root)
+    if len(memory_kills()) == before:
+        pytest.skip("NOT RUN: the kernel's log cannot be read here, or its PIDs are not ours")
+    assert told == ("oom", "later", 9, None)
+    row = root.worker("r", "W")
+    assert f"Killed process {root.result('r', 'W')['worker_pid']} (" in row["reason"]
+    root("spawn", "r")  # the next command that changes the run tells it in the flat result as well
+    assert root.result("r", "W")["verdict"] == "oom"
+
+
+# --- the launcher's own reading of the counter, of cgroups that this machine does not have ---------
+
+
+def kills_seen(root: Path, own: str) -> str:
+    """What the launcher's function makes of a tree of cgroups, its own being as /proc would tell."""
+    match = re.search(r"^memory_kills\(\).*?^}$", BODY, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    (root / "own").write_text(own)
+    function = match[0].replace('"/proc/$$/cgroup"', '"$2/own"').replace("memory_kills()", "look()")
+    script = f'set -euo pipefail\n{function}\nlook "$1" "$1"\nprintf %s "$kills"'
+    script = script.replace('"$2/own"', f"'{root}/own'")
+    done = subprocess.run(["bash", "-c", script, "-", str(root)], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+V2 = "low 0\nhigh 7\nmax 9\noom 5\noom_kill 3\noom_group_kill 1\n"
+V1 = "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"
+
+
+def test_the_counter_of_cgroups_v2_is_read(tmp_path: Path) -> None:
+    there = tmp_path / "user.slice" / "a:b c"
+    there.mkdir(parents=True)
+    (there / "memory.events").write_text(V2)
+    assert kills_seen(tmp_path, "0::/user.slice/a:b c\n") == "3"
+
+
+def test_the_counter_of_cgroups_v1_is_read_also_beside_an_empty_v2(tmp_path: Path) -> None:
+    there = tmp_path / "memory" / "x"
+    there.mkdir(parents=True)
+    (there / "memory.oom_control").write_text(V1)
+    assert kills_seen(tmp_path, "9:name=systemd:/\n4:memory:/x\n1:cpu,cpuacct:/\n0::/\n") == "4"
+
+
+def test_the_counter_of_a_container_is_that_of_the_mount(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.oom_control").write_text(V1)
+    assert kills_seen(tmp_path, "4:hugetlb,memory:/docker/0123\n0::/\n") == "4"
+
+
+@pytest.mark.parametrize("own", ["", "0::/\n", "0::/gone\n", "1:cpu:/\n"])
+def test_no_counter_is_no_number(tmp_path: Path, own: str) -> None:
+    assert kills_seen(tmp_path, own) == ""
+
+
+def test_a_signal_other_than_sigkill_says_nothing_of_memory(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["bash", "-c", f"kill -{signal.SIGTERM} $$"]})
+    verdict(root)
+    assert NOT_KNOWN not in root.worker("r", "W")["reason"]
