@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestra.engine.burial import bury, finish
 from orchestra.model.event import ALERTS, RECONCILIATION, Draft
-from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.history import State, WorkerRecord
 from orchestra.model.snapshot import facts
 from orchestra.model.verdict import Verdict
 
@@ -22,24 +22,26 @@ if TYPE_CHECKING:
 
 def settle(conductor: Conductor) -> None:
     """Raises Storage, Superseded."""
-    look_around(conductor)
     workers = conductor.history.workers
-    for record in [r for r in workers.values() if r.leftovers]:
+    loose = workers.loose()
+    look_around(conductor, loose)
+    for record in workers.having("leftovers"):
         end_leftovers(conductor, record)
-    if half_stopped := [r for r in workers.values() if r.stopping is not None and r.state not in ENDED]:
+    if half_stopped := [r for r in workers.having("going") if r.stopping is not None]:
         from orchestra.engine.stop import finish_stop  # seldom needed
 
         finish_stop(conductor, half_stopped)
         conductor.recovered += [{"what": "half_done_stop", "worker": r.name} for r in half_stopped]
-    for record in workers.values():
+    for record in map(workers.__getitem__, loose):
         if record.verdict == Verdict.LOST and not os.path.exists(conductor.layout.result(record.name)):
             bury(conductor.layout, record)
+    conductor.settled_op = conductor.history.op
 
 
-def look_around(conductor: Conductor) -> None:
-    """Record what every worker shows."""
+def look_around(conductor: Conductor, loose: list[str]) -> None:
+    """Record what every worker shows that has not been put away for good."""
     drafts = []
-    for record in list(conductor.history.workers.values()):
+    for record in map(conductor.history.workers.__getitem__, loose):
         view = conductor.view(record)
         if view.verdict == Verdict.LOST and record.stopping is not None:
             continue  # it was meant to be stopped, and that is done below

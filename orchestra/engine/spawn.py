@@ -88,8 +88,9 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     """What `spawn` would do now; writes and starts nothing. Raises NameTaken."""
     new, known = sort_out(observer, wanted)
     views = observer.views(conducted=observer.conducted())
-    at_work = sum(1 for view in views if view.state in (State.RUNNING, State.STALLED))
-    again = [view.record for view in views if view.state == State.DEFERRED or view.gap]
+    at_work = len(views.among(State.RUNNING, State.STALLED))
+    waiting = views.among(State.DEFERRED, State.SPAWNING)
+    again = [view.record for view in waiting if view.state == State.DEFERRED or view.gap]
     entries = [record.entry for record in again] + [want.entry for want in new]
     load = None
     if throttled and entries:
@@ -106,7 +107,7 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
             report.spawned.append({"name": entry.name})
             at_work += 1
     tried = {entry.name for entry in entries}
-    rows = [already_row(view) for view in views if view.record in known and view.record.name not in tried]
+    rows = [already_row(views.named(record.name)) for record in known if record.name not in tried]
     return report._replace(already=rows)
 
 
@@ -119,6 +120,6 @@ def already_row(view: WorkerView) -> dict[str, Any]:
 
 def candidates(conductor: Conductor) -> list[WorkerRecord]:
     """What wants starting: deferred ones, oldest first, then intended ones in their order."""
-    records = conductor.history.workers.values()
+    records = sorted(conductor.history.workers.having("going"), key=lambda r: r.op)
     deferred = sorted((r for r in records if r.state == State.DEFERRED), key=lambda r: (r.since, r.op))
     return deferred + [r for r in records if r.state == State.SPAWNING]

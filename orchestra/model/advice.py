@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from orchestra.model.history import State
 from orchestra.model.plan import Plan
-from orchestra.model.snapshot import Snapshot, WorkerView
+from orchestra.model.snapshot import Snapshot, Views, WorkerView
 from orchestra.model.verdict import Retry
 
 MOST_NAMES = 20
@@ -30,8 +30,9 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
     kinds = {alert["kind"] for alert in snapshot.alerts if "op" not in alert}
     if kinds & {"unreadable_lock", "dead_holder", "leftovers"}:
         steps.append(f"orchestra unlock {run}")
-    failed = [v for v in snapshot.workers if v.state == State.FAILED]
-    stalled = [v for v in snapshot.workers if v.state == State.STALLED]
+    workers = snapshot.workers
+    failed = workers.among(State.FAILED)
+    stalled = workers.among(State.STALLED)
     ours = [v for v in failed if v.record.name in about] or failed
     for view in sorted(ours, key=lambda v: v.retry != Retry.NEVER)[:1] + stalled[:1]:
         steps.append(f"orchestra explain {run} {view.record.name}")
@@ -39,13 +40,14 @@ def next_steps(run: str, snapshot: Snapshot, plan: Plan | None, about: Sequence[
     free = not snapshot.conducted  # else these would be refused
     if again and free:
         steps.append(f"orchestra retry {run} {' '.join(again) if len(again) <= MOST_NAMES else ''}".rstrip())
-    at_work = [v for v in snapshot.workers if v.state in (State.RUNNING, State.STALLED)]
-    if at_work or (snapshot.conducted and any(v.state == State.SPAWNING for v in snapshot.workers)):
+    there = set(workers.states.values())
+    at_work = there & {State.RUNNING, State.STALLED}
+    if at_work or (snapshot.conducted and State.SPAWNING in there):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")
-    if free and any(v.state == State.DEFERRED or v.gap for v in snapshot.workers):
+    if free and (State.DEFERRED in there or any(v.gap for v in workers.among(State.SPAWNING))):
         steps.append(f"orchestra spawn {run}")
     go_on = free and (not failed or (plan is not None and plan.on_failure == "continue"))
-    phase = next_phase(snapshot.workers, plan) if go_on else None
+    phase = next_phase(workers, plan) if go_on else None
     if phase is not None:
         steps.append(f"orchestra spawn {run} --phase {phase}")
     return steps
@@ -87,11 +89,10 @@ _LOOK_FIRST = (
 )
 
 
-def next_phase(views: list[WorkerView], plan: Plan | None) -> str | None:
+def next_phase(views: Views, plan: Plan | None) -> str | None:
     """The first phase with workers that nobody asked for, if all before it are done."""
-    by_name = {view.record.name: view for view in views}
     for phase in plan.phases if plan else ():
-        states = {by_name[entry.name].state for entry in phase.workers if entry.name in by_name}
+        states = {views.states[entry.name] for entry in phase.workers if entry.name in views.states}
         if State.PLANNED in states:
             return phase.name
         if states - ({State.DONE, State.FAILED} if plan and plan.on_failure == "continue" else {State.DONE}):

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from orchestra.model.owner import Holder, parse_holder
 from orchestra.store.layout import Layout
-from orchestra.store.publish import is_half_built, publish, read_text
+from orchestra.store.publish import half_built, publish, read_text
 
 GUARD_PATIENCE_S = 10.0
 
@@ -133,11 +133,12 @@ def _remove(layout: Layout) -> None:
 
 def _clear_leftovers(layout: Layout) -> None:
     """Released locks, and claims half-written, of those who did not live to clear them away."""
-    gone = f"{os.path.basename(layout.lock)}.gone-"
-    for name in os.listdir(layout.run_dir):
+    gone, claim = f"{os.path.basename(layout.lock)}.gone-", half_built(layout.lock_claim)
+    # A large run has ten thousands of names.
+    for name in [name for name in os.listdir(layout.run_dir) if name.startswith((gone, claim))]:
         if name.startswith(gone):
             _discard(f"{layout.run_dir}/{name}")
-        elif is_half_built(name, layout.lock_claim):
+        elif name.endswith(".new"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{layout.run_dir}/{name}")
 

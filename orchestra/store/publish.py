@@ -103,9 +103,9 @@ def is_litter(name: str, pid: int) -> bool:
     return name.startswith(".") and name.endswith(f".{pid}.new")
 
 
-def is_half_built(name: str, path: str) -> bool:
-    """Whether a file was being built to become `path`, by whomever."""
-    return name.startswith(f".{os.path.basename(path)}.") and name.endswith(".new")
+def half_built(path: str) -> str:
+    """How the names of files begin that were being built to become `path`, by whomever; they end in .new."""
+    return f".{os.path.basename(path)}."
 
 
 def write_all(fd: int, data: bytes) -> None:
