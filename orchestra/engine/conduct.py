@@ -38,7 +38,7 @@ class Conductor(Observer):
         self.holder = holder
         self.epoch = 0
         self.settled_op = 0  # the last operation before it was seen that all who had ended are put away
-        self.saved_to = 0  # how far into the log state.json speaks
+        self.saved_to = 0  # how far into the log state.json was last meant to speak
         self.began_at = 0  # the last operation before this command's own
         self.recovered: list[dict[str, object]] = []  # what was put right, for the answer
 
@@ -73,6 +73,7 @@ class Conductor(Observer):
             raise Storage.from_os("append to the event log", self.layout.events, error) from error
         self.history.apply(events)
         if self.log.offset - self.saved_to > CHECKPOINT_BYTES:  # a long command's, too, is not read whole
+            self.saved_to = self.log.offset
             self.write_checkpoint({})
         return events
 
@@ -174,7 +175,6 @@ class Conductor(Observer):
         with contextlib.suppress(OSError):
             data = render(self.layout.run_id, history, views, log.place(), self.settled_op)
             publish(self.layout.state, data, durable=False)
-            self.saved_to = log.offset
 
 
 def log_damaged(repairs: list[Repair]) -> list[Draft]:

@@ -76,9 +76,14 @@ def decode(line: bytes) -> Event | None:
 
 def decode_all(lines: list[bytes]) -> list[Event | None]:
     """Many lines at once: the parser is called once for all whose checksum is right."""
-    whole = [i for i, line in enumerate(lines) if _is_whole(line)]
+    bodies = [line[:_BODY] for line in lines]
+    whole = [
+        i
+        for i, (line, body) in enumerate(zip(lines, bodies, strict=True))
+        if line[_BODY:] == b',"crc":"%08x"}' % zlib.crc32(body)
+    ]
     try:
-        parsed = json.loads(b"[%s]" % b",".join([lines[i][:_BODY] + b"}" for i in whole]))
+        parsed = json.loads(b"[%s]" % b",".join([bodies[i] + b"}" for i in whole]))
         if len(parsed) != len(whole):
             raise ValueError("one line is not one value")
     except (ValueError, RecursionError):
@@ -89,10 +94,6 @@ def decode_all(lines: list[bytes]) -> list[Event | None]:
     for i, data in zip(whole, parsed, strict=True):
         events[i] = _event(data)
     return events
-
-
-def _is_whole(line: bytes) -> bool:
-    return line[_BODY:] == b'%s%08x"}' % (_CRC, zlib.crc32(line[:_BODY]))
 
 
 def _event(data: Any) -> Event | None:

@@ -123,6 +123,9 @@ class Workers(Mapping[str, WorkerRecord]):
     def __setitem__(self, name: str, record: WorkerRecord) -> None:
         self.changed[name] = record
 
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.changed.get(name) or (self[name] if name in self.saved.states else default)
+
     def __contains__(self, name: object) -> bool:
         return name in self.changed or name in self.saved.states
 
@@ -191,8 +194,10 @@ class History:
     def apply(self, events: Iterable[Event]) -> History:
         self.whole = False
         for event in events:
-            self.op = max(self.op, event.op)
-            self.epoch = max(self.epoch, event.epoch)
+            if event.op > self.op:
+                self.op = event.op
+            if event.epoch > self.epoch:
+                self.epoch = event.epoch
             if event.topic == ALERTS:
                 self.alerts.append({"op": event.op, "at": event.at, "kind": event.kind, **event.data})
             fold = _FOLDS.get(event.kind)
@@ -270,8 +275,19 @@ def _retry_intended(history: History, event: Event) -> None:
     )
 
 
+def _with(record: WorkerRecord, **new: Any) -> WorkerRecord:
+    """`_replace`, in half the time: a long log is folded in little else."""
+    fields = list(record)
+    for key, value in new.items():
+        fields[_AT[key]] = value
+    return WorkerRecord._make(fields)
+
+
+_AT = {field: at for at, field in enumerate(WorkerRecord._fields)}
+
+
 def _current(history: History, event: Event) -> WorkerRecord | None:
-    record = history.workers.get(event.data.get("worker", ""))
+    record: WorkerRecord | None = history.workers.get(event.data.get("worker", ""))
     if record is None or event.data.get("attempt") != record.attempt or record.state in ENDED:
         return None
     return record
@@ -279,7 +295,8 @@ def _current(history: History, event: Event) -> WorkerRecord | None:
 
 def _spawned(history: History, event: Event) -> None:
     if record := _current(history, event):
-        history.workers[record.name] = record._replace(
+        history.workers[record.name] = _with(
+            record,
             state=State.RUNNING,
             since=event.at,
             op=event.op,
@@ -301,15 +318,21 @@ def _deferred(history: History, event: Event) -> None:
         event.data.get("reason", ""),
         event.data.get("signals", []),
     )
-    history.workers[record.name] = record._replace(
-        state=State.DEFERRED, since=deferral.since, op=event.op, deferral=deferral, reason=deferral.reason
+    history.workers[record.name] = _with(
+        record,
+        state=State.DEFERRED,
+        since=deferral.since,
+        op=event.op,
+        deferral=deferral,
+        reason=deferral.reason,
     )
 
 
 def _ended(history: History, event: Event) -> None:
     if record := _current(history, event):
         data = event.data
-        history.workers[record.name] = record._replace(
+        history.workers[record.name] = _with(
+            record,
             state=State.DONE if data.get("status") == "done" else State.FAILED,
             since=event.at,
             op=event.op,
@@ -327,18 +350,18 @@ def _ended(history: History, event: Event) -> None:
 
 def _stop_intended(history: History, event: Event) -> None:
     if record := _current(history, event):
-        history.workers[record.name] = record._replace(stopping=float(event.data.get("grace_s", 0)))
+        history.workers[record.name] = _with(record, stopping=float(event.data.get("grace_s", 0)))
 
 
 def _leftovers_ended(history: History, event: Event) -> None:
     record = history.workers.get(event.data.get("worker", ""))
     if record is not None and record.attempt == event.data.get("attempt"):
-        history.workers[record.name] = record._replace(leftovers=tuple(event.data.get("still_alive", ())))
+        history.workers[record.name] = _with(record, leftovers=tuple(event.data.get("still_alive", ())))
 
 
 def _stalled(history: History, event: Event) -> None:
     if record := _current(history, event):
-        history.workers[record.name] = record._replace(stalled=True, op=event.op)
+        history.workers[record.name] = _with(record, stalled=True, op=event.op)
 
 
 def _seat_taken(history: History, event: Event) -> None:

@@ -9,7 +9,7 @@ What must stay true:
   blanked in place (offsets stay true), before anything is appended behind it.
 * Up to CHECKED_WHOLE bytes a log is read from its beginning each time. A longer one is read on
   from where state.json has got to: damage before that place is found by whoever reads it whole
-  (`orchestra events RUN`, or any command once state.json is deleted), and till then harms nobody.
+  (the next command once state.json is deleted), and till then harms nobody.
 """
 
 from __future__ import annotations
