@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import platform
-import resource
 import shutil
 import signal
 import statistics
@@ -22,36 +21,16 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from measure_scale import SCALE
+from measured import ORCHESTRA, Row, cpu_of, orchestra
 
 WORKERS = 200
 ROUNDS = 9
 # ext4 does not give out an inode again within five seconds of its end, and looks for another at
 # length: what ended before a round would be measured in it, whoever's turn it is.
 QUIET_S = 6.0
-ORCHESTRA = str(Path(sys.executable).with_name("orchestra"))
 IDLE = ["sleep", "987.6"]
-
-
-class Row:
-    """A line of the table."""
-
-    def __init__(self, what: str, value: str, limit: str, kept: bool | None) -> None:
-        self.what, self.value, self.limit, self.kept = what, value, limit, kept
-
-    def __str__(self) -> str:
-        mark = {True: "kept", False: "NOT KEPT", None: ""}[self.kept]
-        return f"| {self.what} | {self.value} | {self.limit} | {mark} |"
-
-
-def orchestra(root: Path, *words: str, stdin: str = "") -> dict[str, Any]:
-    done = subprocess.run(
-        [ORCHESTRA, "--root", str(root), *words], input=stdin, capture_output=True, text=True, check=False
-    )
-    assert done.stdout, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    assert answer["ok"], answer
-    return answer
 
 
 @contextlib.contextmanager
@@ -249,13 +228,6 @@ def latency(what: str, seconds: list[float]) -> Row:
     )
 
 
-def cpu_of(argv: list[str]) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 def measure_status(root: Path) -> list[Row]:
     with run_of(root, "status", 10):
         argv = [ORCHESTRA, "status", "status", "--root", str(root)]
@@ -305,6 +277,7 @@ MEASURES: dict[str, Callable[[Path], list[Row]]] = {
     "notice": measure_notice,
     "status": measure_status,
     "resident": measure_resident,
+    **SCALE,
 }
 
 

@@ -17,10 +17,10 @@ ALL_WELL, FAILED, DEFERRED = 0, 1, 4
 
 def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, dry_run: bool = False) -> int:
     """Print the answer; returns the exit status."""
-    views = {view.record.name: view for view in observer.standing().workers}
-    for row in report.spawned:
-        view = views.get(row["name"])
-        if view is not None and view.ended and not dry_run:  # it was quick
+    views = observer.standing().workers
+    for row in report.spawned if not dry_run else ():
+        view = views.named(row["name"])
+        if view.ended:  # it was quick
             row |= {"state": view.state, "verdict": view.verdict, "reason": view.reason}
     body: dict[str, Any] = {"op": observer.history.op, **report._asdict()}
     if dry_run:

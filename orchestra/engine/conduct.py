@@ -7,7 +7,6 @@ write the derived state; let go. Recovery is no special path: it is how each com
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -31,6 +30,8 @@ from orchestra.store.eventlog import Repair
 from orchestra.store.layout import Layout
 from orchestra.store.publish import is_litter, publish
 
+CHECKPOINT_BYTES = 8 << 20  # of the log, in one command
+
 
 class Conductor(Observer):
     """An observer that holds the lock, and so may act and record."""
@@ -39,6 +40,8 @@ class Conductor(Observer):
         super().__init__(layout, backend)
         self.heart = heart
         self.epoch = 0
+        self.settled_op = 0  # the last operation before it was seen that all who had ended are put away
+        self.saved_to = 0  # how far into the log state.json was last meant to speak
         self.began_at = 0  # the last operation before this command's own
         self.recovered: list[dict[str, object]] = []  # what was put right, for the answer
 
@@ -90,6 +93,9 @@ class Conductor(Observer):
         except OSError as error:
             raise Storage.from_os("append to the event log", self.layout.events, error) from error
         self.history.apply(events)
+        if self.log.offset - self.saved_to > CHECKPOINT_BYTES:  # a long command's, too, is not read whole
+            self.saved_to = self.log.offset
+            self.write_checkpoint({})
         return events
 
     # --- the beginning and the end of each command ----------------------------------------
@@ -102,6 +108,7 @@ class Conductor(Observer):
             self._repair_log()
         self.open()
         self.began_at = self.history.op
+        self.saved_to = self.log.offset
         self.epoch = self.history.epoch + 1
         self.heart.sign(self.epoch)
         if freed is not None:
@@ -133,9 +140,11 @@ class Conductor(Observer):
     def _repair_log(self) -> None:
         probe = Observer(self.layout, self.backend)
         try:
-            probe.history.apply(probe.log.read_new())
+            probe.read_log()
             if not probe.log.damage or (probe.history.op and probe.history.created is None):
-                return  # in order; or without its beginning, for `open` to say so of the log as it is
+                # In order; or without its beginning, for `open` to say so of the log as it is.
+                self.log, self.history = probe.log, probe.history
+                return
             with probe.log.exclusive() as appender:
                 probe.history.apply(appender.news)
                 drafts = log_damaged(appender.repair())
@@ -175,20 +184,19 @@ class Conductor(Observer):
 
     def write_state(self) -> None:
         """Rewrite state.json from what the log and the files say. Never the truth, so never an error."""
-        workers = {}
         self.final = self.snapshot()
-        for view in self.final.workers:
-            row = view.to_json()
-            workers[str(row.pop("name"))] = row
-        state = {
-            "run": self.layout.run_id,
-            "op": self.history.op,
-            "epoch": self.history.epoch,
-            "seat": self.history.seat,
-            "workers": workers,
-        }
-        data = json.dumps(state, ensure_ascii=True, indent=1).encode() + b"\n"
+        going = self.history.workers.having("going")
+        self.write_checkpoint({record.name: self.final.workers.named(record.name) for record in going})
+
+    def write_checkpoint(self, views: dict[str, WorkerView]) -> None:
+        """`views`: as they were just seen."""
+        from orchestra.model.checkpoint import render
+
+        history, log = self.history, self.log
+        if not history.whole or history.op != log.last_op:
+            return  # interrupted between the log and its fold
         with contextlib.suppress(OSError):
+            data = render(self.layout.run_id, history, views, log.place(), self.settled_op)
             publish(self.layout.state, data, durable=False)
 
 

@@ -24,7 +24,7 @@ def deferral_story(observer: Observer, record: WorkerRecord) -> dict[str, Any]:
         return {}
     ahead = [other.name for other in candidates(observer)]
     place = ahead.index(record.name) if record.name in ahead else 0
-    at_work = sum(1 for other in observer.history.workers.values() if other.state == State.RUNNING)
+    at_work = sum(1 for other in observer.history.workers.having("going") if other.state == State.RUNNING)
     now = Room(observer.layout.root).ask(record.entry, at_work)
     return {
         "since": deferral.since,

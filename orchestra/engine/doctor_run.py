@@ -144,7 +144,7 @@ def strangers(observer: Observer) -> list[str]:
     """Names in the run's directory that are no file of the run's and of none of its workers."""
     layout = observer.layout
     known = {os.path.basename(path) for path in vars(layout).values()}
-    for worker in {*observer.history.workers, *observer.planned()}:
+    for worker in {*observer.history.workers, *observer.history.planned()}:
         known |= {os.path.basename(flat) for flat, _ in layout.archived(worker, 1)}
     ours = tuple(f"{os.path.basename(path)}." for path in (layout.damaged, layout.lock))
     found = []

@@ -68,7 +68,7 @@ class FanOut:
         if records:
             self.before = sum(
                 1
-                for record in self.conductor.history.workers.values()
+                for record in self.conductor.history.workers.having("going")
                 if record.state == State.RUNNING and not self.conductor.view(record, stall=False).ended
             )
             try:

@@ -30,7 +30,7 @@ def row(root: str, run: str, changed: float) -> dict[str, Any]:
     facts: dict[str, Any] = {"run": run, "changed_at": clock.stamp(changed)}
     observer = Observer(Layout(f"{root}/{run}"))
     try:
-        snapshot = observer.open().snapshot()
+        snapshot = observer.open(above=0).snapshot()
     except OrchestraError as error:
         return {**facts, "error": {"code": error.code, "message": error.message}}
     return {

@@ -14,18 +14,19 @@ from orchestra.engine.signs import SignReader
 from orchestra.engine.vigil import Vigil
 from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
 from orchestra.host import clock
-from orchestra.model.history import ENDED, History, State, WorkerRecord
+from orchestra.model.checkpoint import parse as parse_checkpoint
+from orchestra.model.history import ABANDONED, ENDED, History, State, WorkerRecord
 from orchestra.model.memory_kills import may_be_memory
 from orchestra.model.names import or_nearest
 from orchestra.model.owner import Health
 from orchestra.model.plan import WorkerEntry, effective
-from orchestra.model.snapshot import Sight, Snapshot, WorkerView, judge
+from orchestra.model.snapshot import Sight, Snapshot, Views, WorkerView, judge
 from orchestra.model.trail import parse_mark, parse_result, parse_sentinel
 from orchestra.model.verdict import Verdict
 from orchestra.store import lock
-from orchestra.store.eventlog import EventLog
+from orchestra.store.eventlog import CHECKED_WHOLE, EventLog
 from orchestra.store.layout import Layout
-from orchestra.store.publish import read_text
+from orchestra.store.publish import open_regular, read_text
 
 MARK_PATIENCE_S = 5.0  # how long a mark may be there and unreadable: it is being written
 
@@ -46,10 +47,10 @@ class Observer:
         """How the run stands, for the answer: not looked at twice."""
         return self.final or self.snapshot()
 
-    def open(self) -> Observer:
-        """Read the whole log. Raises NoSuchRun, CorruptLog, Storage."""
+    def open(self, *, above: int = CHECKED_WHOLE) -> Observer:
+        """Read the log, on from its checkpoint where it is long. Raises NoSuchRun, CorruptLog, Storage."""
         try:
-            self.history.apply(self.log.read_new())
+            self.read_log(above=above)
         except FileNotFoundError:
             raise no_such_run(self.layout) from None
         except OSError as error:
@@ -69,35 +70,41 @@ class Observer:
             )
         return self
 
+    def read_log(self, *, above: int = CHECKED_WHOLE) -> None:
+        """Raises OSError. `above`: only for a log of more bytes than this a checkpoint counts."""
+        if self.log.offset == 0:
+            self._resume(above)
+        self.log.feed(self.history.apply)
+
+    def _resume(self, above: int) -> None:
+        try:
+            if os.stat(self.layout.events).st_size <= above:
+                return
+            with open_regular(self.layout.state) as file:
+                saved = parse_checkpoint(file.read())
+        except OSError:
+            return
+        if saved and self.log.resume(saved.place, saved.history.op, above=above):
+            self.history = saved.history
+
     def refresh(self) -> None:
         try:
-            self.history.apply(self.log.read_new())
+            self.read_log()
         except OSError as error:
             raise Storage.from_os("read the event log", self.layout.events, error) from error
 
     # --- one worker ---------------------------------------------------------------------
 
     def record_of(self, name: str) -> WorkerRecord:
-        record = self.history.workers.get(name) or self.planned().get(name)
+        record = self.history.workers.get(name) or self.history.planned().get(name)
         if record is None:
             hint = f"orchestra status {self.layout.run_id} lists the workers"
             raise NoSuchWorker(
                 f"run {self.layout.run_id} has no worker {name!r}",
-                hint=or_nearest(name, [*self.history.workers, *self.planned()], hint),
+                hint=or_nearest(name, list(self.views().states), hint),
                 worker=name,
             )
         return record
-
-    def planned(self) -> dict[str, WorkerRecord]:
-        """What the plan has and nobody has asked for yet."""
-        plan, found = self.history.plan, {}
-        for phase in plan.phases if plan else ():
-            for entry in phase.workers:
-                if entry.name not in self.history.workers:
-                    found[entry.name] = WorkerRecord(
-                        entry.name, phase.name, entry, 1, "", State.PLANNED, self.history.created or "", 0
-                    )
-        return found
 
     def look(self, record: WorkerRecord) -> Sight:
         """The launcher; once it is gone, or where none was: result and sentinel.
@@ -226,17 +233,21 @@ class Observer:
         sight, dead = self.lock_state()
         return not dead and sight.holder is not None and self.vigil.health(sight.holder).left_s is not None
 
-    def views(self, *, conducted: bool | None = None) -> list[WorkerView]:
+    def views(self, *, conducted: bool | None = None) -> Views:
+        """Looks at everybody who has not ended, and at nobody else."""
         if conducted is None:
             conducted = self.conducted()
-        planned = self.planned()
-        plan = self.history.plan
-        order = [entry.name for phase in plan.phases for entry in phase.workers] if plan else []
-        names = dict.fromkeys([*order, *self.history.workers])
-        self.signs.prepare(self.history.workers.values())
-        return [
-            self.view(self.history.workers.get(name) or planned[name], conducted=conducted) for name in names
-        ]
+        workers = self.history.workers
+        self.signs.prepare(workers.having("going"))
+        seen = {record.name: self.view(record, conducted=conducted) for record in workers.having("going")}
+        states: dict[str, str] = dict.fromkeys(self.history.planned(), State.PLANNED)
+        states |= workers.states()
+        states |= {name: view.state for name, view in seen.items()}
+
+        def view(name: str) -> WorkerView:
+            return seen.get(name) or self.view(self.record_of(name), conducted=conducted)
+
+        return Views(states, view)
 
     def snapshot(self) -> Snapshot:
         sight, dead = self.lock_state()
@@ -251,9 +262,7 @@ class Observer:
             [*self._present_alerts(sight, dead, views), *reversed(self.history.alerts)],
         )
 
-    def _present_alerts(
-        self, sight: lock.LockSight, dead: bool, views: list[WorkerView]
-    ) -> list[dict[str, object]]:
+    def _present_alerts(self, sight: lock.LockSight, dead: bool, views: Views) -> list[dict[str, object]]:
         alerts: list[dict[str, object]] = []
         if dead and sight.holder:
             alerts.append(
@@ -266,11 +275,10 @@ class Observer:
             for d in self.log.damage
             if not (d.torn and sight.held)  # somebody may be writing that very line
         ]
-        alerts += [{"kind": "gap", "worker": view.record.name, "gap": view.gap} for view in views if view.gap]
         alerts += [
-            {"kind": "leftovers", "worker": view.record.name, "pids": list(view.leftovers)}
-            for view in views
-            if view.leftovers
+            {"kind": "gap", "worker": view.record.name, "gap": view.gap}
+            for view in views.among(State.SPAWNING)
+            if view.gap
         ]
         alerts += [  # a worker that runs has a reason only where something is wrong
             {
@@ -278,9 +286,13 @@ class Observer:
                 "worker": v.record.name,
                 "why": v.reason,
             }
-            for v in views
-            if v.state in (State.STALLED, State.RUNNING) and v.reason
+            for v in views.among(State.STALLED, State.RUNNING)
+            if v.reason
         ]
+        left = [(record.name, record.leftovers) for record in self.history.workers.having("leftovers")]
+        for record in self.history.workers.having("going"):
+            left.append((record.name, views.named(record.name).leftovers))
+        alerts += [{"kind": "leftovers", "worker": name, "pids": list(pids)} for name, pids in left if pids]
         alerts += [
             {"kind": "late_result", "worker": name, "attempt": attempt}
             for name, attempt in self.late_results()
@@ -290,10 +302,10 @@ class Observer:
     def late_results(self) -> list[tuple[str, int]]:
         """Results that attempts wrote after they had been given up: kept, reported, not believed."""
         late = []
-        for record in self.history.workers.values():
+        for record in self.history.workers.having("abandoned"):
             for failure in record.failures:
                 path = self.layout.attempt_result(record.name, failure["attempt"])
-                abandoned = failure["verdict"] in (Verdict.LOST, Verdict.STOPPED, None)
+                abandoned = failure["verdict"] in ABANDONED
                 text = read_text(path) if abandoned else None
                 result = parse_result(text) if text else None
                 if result is not None and result.verdict != failure["verdict"]:

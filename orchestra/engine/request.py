@@ -62,8 +62,8 @@ def resolve(observer: Observer, request: Request) -> list[Wanted]:
 
 def check_not_planned(observer: Observer, name: str) -> None:
     """A planned worker is started as the plan has it. Raises NameTaken."""
-    planned = observer.planned().get(name)
-    if planned is not None:
+    planned = observer.history.planned().get(name)
+    if planned is not None and name not in observer.history.workers:
         raise NameTaken(
             f"the plan of run {observer.layout.run_id} has a worker {name!r} already, "
             f"in phase {planned.phase}",

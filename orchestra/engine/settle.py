@@ -25,25 +25,27 @@ def settle(conductor: Conductor, *, stops: bool = True) -> None:
 
     Raises Storage, Superseded.
     """
-    look_around(conductor)
     workers = conductor.history.workers
-    for record in [r for r in workers.values() if r.leftovers]:
+    loose = workers.loose()
+    look_around(conductor, loose)
+    for record in workers.having("leftovers"):
         end_leftovers(conductor, record)
-    if stops and any(r.stopping and r.state not in ENDED for r in workers.values()):
+    if stops and any(record.stopping for record in workers.having("going")):
         from orchestra.engine.stop import finish_stops  # seldom needed
 
         finish_stops(conductor)
-    for record in workers.values():
+    for record in map(workers.__getitem__, loose):
         silent = record.verdict in (Verdict.LOST, Verdict.STOPPED, Verdict.STALLED)
         if silent and not os.path.exists(conductor.layout.result(record.name)):
             bury(conductor.layout, record)
+    conductor.settled_op = conductor.history.op
 
 
-def look_around(conductor: Conductor) -> None:
-    """Record what every worker shows."""
+def look_around(conductor: Conductor, loose: list[str]) -> None:
+    """Record what every worker shows that has not been put away for good."""
     drafts, views = [], []
-    conductor.signs.prepare(conductor.history.workers.values())
-    for record in list(conductor.history.workers.values()):
+    conductor.signs.prepare(conductor.history.workers.having("going"))
+    for record in map(conductor.history.workers.__getitem__, loose):
         view = conductor.view(record)
         views.append(view)
         if view.ended:  # also of what `wait` was the first to see

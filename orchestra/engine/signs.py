@@ -94,6 +94,10 @@ class SignReader:
         _, states = tree.cpu_and_states([launcher])
         return tell_stopped_launcher(launcher, timeout_s, over_s) if states.get(launcher) == "T" else None
 
+    def is_due(self, record: WorkerRecord) -> bool:
+        """Whether it is time to look at it: it may have become quiet, or go on."""
+        return clock.monotonic() >= self._due.get((record.name, record.attempt), 0.0)
+
     def prepare(self, records: Iterable[WorkerRecord]) -> None:
         """Look at all of them at once, before each is asked for."""
         self.look(

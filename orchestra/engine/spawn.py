@@ -89,8 +89,9 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     """What `spawn` would do now; writes and starts nothing. Raises NameTaken."""
     new, known = sort_out(observer, wanted)
     views = observer.views(conducted=observer.conducted())
-    at_work = sum(view.at_work for view in views)
-    again = [view.record for view in views if view.state == State.DEFERRED or view.gap]
+    at_work = len(views.among(State.RUNNING, State.STALLED))
+    waiting = views.among(State.DEFERRED, State.SPAWNING)
+    again = [view.record for view in waiting if view.state == State.DEFERRED or view.gap]
     entries = [record.entry for record in again] + [want.entry for want in new]
     room = Room(observer.layout.root) if throttled and entries else None
     report = SpawnReport([], [], [], [])
@@ -104,7 +105,7 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
             report.spawned.append({"name": entry.name})
             starting.append(entry)
     tried = {entry.name for entry in entries}
-    rows = [already_row(view) for view in views if view.record in known and view.record.name not in tried]
+    rows = [already_row(views.named(record.name)) for record in known if record.name not in tried]
     return report._replace(already=rows)
 
 
@@ -117,6 +118,6 @@ def already_row(view: WorkerView) -> dict[str, Any]:
 
 def candidates(observer: Observer) -> list[WorkerRecord]:
     """What wants starting: deferred ones, oldest first, then intended ones in their order."""
-    records = observer.history.workers.values()
+    records = sorted(observer.history.workers.having("going"), key=lambda r: r.op)
     deferred = sorted((r for r in records if r.state == State.DEFERRED), key=lambda r: (r.since, r.op))
     return deferred + [r for r in records if r.state == State.SPAWNING]

@@ -10,7 +10,7 @@ from orchestra.engine.burial import bury, retell, write_result
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
 from orchestra.model.event import COMMANDS, Draft
-from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.history import State, WorkerRecord
 from orchestra.model.launcher import GRACE_S
 from orchestra.model.snapshot import WorkerView, facts
 from orchestra.model.trail import Result
@@ -67,7 +67,7 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
 
 def finish_stops(conductor: Conductor) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """End whoever was meant to be stopped: (who was ended and how, what could not be ended)."""
-    meant = [r for r in conductor.history.workers.values() if r.stopping and r.state not in ENDED]
+    meant = [r for r in conductor.history.workers.having("going") if r.stopping]
     earlier = [r.name for r in meant if r.stopping[0].op <= conductor.began_at]
     stopped, alive = end_and_record(conductor, [conductor.view(record) for record in meant])
     stuck = {row["name"] for row in alive}

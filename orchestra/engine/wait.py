@@ -15,7 +15,11 @@ from orchestra.model.event import Draft
 from orchestra.model.history import ENDED, State
 from orchestra.model.snapshot import WorkerView, facts
 
-BEAT_S = 2.0  # how long a hint that never came can keep us in the dark
+BEAT_S = 2.0  # how long a hint that never came can keep us in the dark, but for what is said next
+# Whose launcher is watched through a pidfd cannot end unseen, and what others record of it is in the
+# log: all that a beat can find is that it was quiet for too long. So many of them are looked at in
+# one beat, each in its turn: with n of them that takes BEAT_S * n / 32, a minute for a thousand.
+WATCHED_A_BEAT = 32
 _OF_WORKER = re.compile(r"(?:result-(.+)\.json|\.spawn-(.+)\.error|\.pid-(.+)\.json)")
 
 
@@ -126,6 +130,8 @@ class _Wait:
         self.told: dict[str, tuple[int, State]] = {}
         self.since = scope.since or 0
         self.op_told = self.since
+        self.turn = 0  # whose among the names it is to be looked at, though watched
+        self.beat_at = clock.monotonic() + BEAT_S
 
     def until(self, timeout_s: float) -> WaitReport:
         deadline = clock.monotonic() + timeout_s
@@ -138,26 +144,47 @@ class _Wait:
                     left = deadline - clock.monotonic()
                     if left <= 0:
                         break
-                    self.wait_once(watch, min(BEAT_S, left))
+                    self.wait_once(watch, left)
         views = [self.views[name] for name in self.names]
         changed = [view for view in views if view.record.op > self.since]
         return WaitReport(outcome or "timeout", views, changed, self.observer.history.op)
 
     def wait_once(self, watch: Watch, timeout_s: float) -> None:
+        unwatched = set()
         for name in self.names:
-            process = self.views[name].process
-            if process is not None and not self.views[name].ended and not watch.follow(name, process):
-                self.look([name])
+            view = self.views[name]
+            if not view.ended and (view.process is None or not watch.follow(name, view.process)):
+                unwatched.add(name)
+                if view.process is not None:
+                    self.look([name])
         if self.outcome() is not None:
             return
-        ended, files = watch.wait(timeout_s)
-        if not ended and not files:
-            self.look(self.names, beat=True)
-            return
+        ended, files = watch.wait(max(0.0, min(timeout_s, self.beat_at - clock.monotonic())))
+        hinted = ended | {found for file in files if (found := worker_of(file)) is not None}
         if files:
             self.refresh()
-        hinted = ended | {found for file in files if (found := worker_of(file)) is not None}
-        self.look([name for name in self.names if name in hinted], beat=False)
+        if hinted or files:
+            self.look([name for name in self.names if name in hinted], beat=False)
+        if clock.monotonic() >= self.beat_at:
+            self.refresh()
+            self.look(self.due(unwatched))
+            self.beat_at = clock.monotonic() + BEAT_S
+
+    def due(self, unwatched: set[str]) -> list[str]:
+        """Whom to look at in a beat: who is not watched, or may have become quiet, and some of the rest."""
+        names, rest = [], []
+        for at, name in enumerate(self.names):
+            seen = self.views.get(name)
+            if seen is None or seen.record is not self.observer.record_of(name):
+                names.append(name)
+            elif name not in unwatched and seen.at_work and not self.observer.signs.is_due(seen.record):
+                rest.append(at)
+            elif seen.record.state not in ENDED:
+                names.append(name)
+        turn = [at for at in rest if at >= self.turn] + [at for at in rest if at < self.turn]
+        turn = turn[:WATCHED_A_BEAT]
+        self.turn = turn[-1] + 1 if turn else 0
+        return names + [self.names[at] for at in turn]
 
     def look(self, names: list[str], *, beat: bool = True) -> None:
         """Look at these workers and at all of whom the log has news; record and tell what is new."""
@@ -175,8 +202,9 @@ class _Wait:
         Where no worker was named, those that come while we wait count as well.
         """
         workers = self.observer.history.workers
-        if not self.scope.names and self.scope.phase is None:
-            self.names += [name for name in workers if name not in self.views and name not in self.names]
+        everybody = not self.scope.names and self.scope.phase is None
+        if everybody and (new := [name for name in workers if name not in self.views]):
+            self.names = list(dict.fromkeys([*self.names, *new]))
         return [
             name
             for name in self.names

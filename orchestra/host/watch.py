@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import resource
 import selectors
 from typing import Any
 
@@ -23,6 +24,9 @@ class Watch:
         self._selector = selectors.DefaultSelector()
         self._names: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._pidfds: dict[Any, int] = {}
+        # One for each process: a shell's usual 1024 would not do. What is started later gets the old limit.
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._files[1], self._files[1]))
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -114,6 +118,7 @@ class Watch:
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
 
     def __enter__(self) -> Watch:
         return self

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from orchestra.model.history import Seat, State
 from orchestra.model.plan import Plan
-from orchestra.model.snapshot import Snapshot, WorkerView
+from orchestra.model.snapshot import Snapshot, Views, WorkerView
 from orchestra.model.verdict import Retry, Verdict, may_gain
 
 MOST_NAMES = 20
@@ -47,10 +47,11 @@ def next_steps(
         steps.append(f"orchestra takeover {run}")
     if free and (holder := present.get("dead_holder")) is not None:
         steps.append(after_death(run, str(holder["command"]), snapshot, plan))
-    if free and (left := [v.record.name for v in snapshot.workers if v.leftovers]):
+    if free and (left := [str(alert["worker"]) for alert in snapshot.alerts if alert["kind"] == "leftovers"]):
         steps.append(f"orchestra stop {run} {' '.join(left[:MOST_NAMES])}")  # it ends the others' as well
-    failed = [v for v in snapshot.workers if v.state == State.FAILED]
-    stalled = [v for v in snapshot.workers if v.state == State.STALLED]
+    workers = snapshot.workers
+    failed = workers.among(State.FAILED)
+    stalled = workers.among(State.STALLED)
     ours = [v for v in failed if v.record.name in about] or failed
     for view in sorted(ours, key=lambda v: may_gain(v.retry))[:1] + stalled[:1]:
         steps.append(f"orchestra explain {run} {view.record.name}")
@@ -58,13 +59,14 @@ def next_steps(
         steps += mend_steps(run, [v for v in failed if v.record.name in stopped or worth_proposing(v)])
     if free and (over := [v.record.name for v in stalled if v.to_be_ended]):
         steps.append(f"orchestra stop {run} {' '.join(over[:MOST_NAMES])}")
-    at_work = any(v.at_work for v in snapshot.workers)
-    if at_work or (snapshot.conducted and any(v.state == State.SPAWNING for v in snapshot.workers)):
+    there = set(workers.states.values())
+    at_work = there & {State.RUNNING, State.STALLED}
+    if at_work or (snapshot.conducted and State.SPAWNING in there):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")
-    if free and any(v.state == State.DEFERRED or v.gap for v in snapshot.workers):
+    if free and (State.DEFERRED in there or any(v.gap for v in workers.among(State.SPAWNING))):
         steps.append(f"orchestra spawn {run}")
     go_on = free and (not failed or (plan is not None and plan.on_failure == "continue"))
-    phase = next_phase(snapshot.workers, plan) if go_on else None
+    phase = next_phase(workers, plan) if go_on else None
     if phase is not None:
         steps.append(f"orchestra spawn {run} --phase {phase}")
     if stopped and free:
@@ -137,11 +139,10 @@ _LOOK_FIRST = (
 )
 
 
-def next_phase(views: list[WorkerView], plan: Plan | None) -> str | None:
+def next_phase(views: Views, plan: Plan | None) -> str | None:
     """The first phase with workers that nobody asked for, if all before it are done."""
-    by_name = {view.record.name: view for view in views}
     for phase in plan.phases if plan else ():
-        states = {by_name[entry.name].state for entry in phase.workers if entry.name in by_name}
+        states = {views.states[entry.name] for entry in phase.workers if entry.name in views.states}
         if State.PLANNED in states:
             return phase.name
         if states - ({State.DONE, State.FAILED} if plan and plan.on_failure == "continue" else {State.DONE}):

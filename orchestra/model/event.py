@@ -26,6 +26,7 @@ ALERTS = "alerts"  # what a person should know
 TOPICS = (COMMANDS, OBSERVATIONS, CONTROL, RECONCILIATION, ALERTS)
 
 _CRC = b',"crc":"'
+_BODY = -len(_CRC + b'89abcdef"}')  # where a line's checksum begins, from its end
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 _HEAD = ("op", "at", "topic", "kind", "epoch")
 
@@ -70,18 +71,54 @@ def encode(event: Event) -> bytes:
 
 def decode(line: bytes) -> Event | None:
     """The event on a line (without its newline), or None where the line is damaged."""
-    cut = line.rfind(_CRC)
-    if cut < 0 or line[cut + len(_CRC) :] != b'%08x"}' % zlib.crc32(line[:cut]):
-        return None
+    return decode_all([line])[0]
+
+
+def decode_all(lines: list[bytes]) -> list[Event | None]:
+    """Many lines at once: the parser is called once for all whose checksum is right."""
+    bodies = [line[:_BODY] for line in lines]
+    whole = [
+        i
+        for i, (line, body) in enumerate(zip(lines, bodies, strict=True))
+        if line[_BODY:] == b',"crc":"%08x"}' % zlib.crc32(body)
+    ]
     try:
-        data = json.loads(line[:cut] + b"}")
-        op, at, topic, kind, epoch = (data.pop(key) for key in _HEAD)
-        # Any worker can write telemetry, and a checksum is no signature.
-        if not all(map(isinstance, (op, at, topic, kind, epoch), (int, str, str, str, int))):
-            return None
-        return Event(op, at, topic, kind, epoch, data)
-    except (ValueError, KeyError, RecursionError):
+        parsed = json.loads(b"[%s]" % b",".join([bodies[i] + b"}" for i in whole]))
+        if len(parsed) != len(whole):
+            raise ValueError("one line is not one value")
+    except (ValueError, RecursionError):
+        if len(lines) == 1:
+            return [None]
+        return [decode(line) for line in lines]
+    events: list[Event | None] = [None] * len(lines)
+    for i, data in zip(whole, parsed, strict=True):
+        events[i] = _event(data)
+    return events
+
+
+def _event(data: Any) -> Event | None:
+    try:
+        take = data.pop
+        op, at, topic, kind, epoch = take("op"), take("at"), take("topic"), take("kind"), take("epoch")
+    except (AttributeError, KeyError, TypeError, IndexError):
         return None
+    # Any worker can write telemetry, and a checksum is no signature.
+    if not (
+        isinstance(op, int)
+        and isinstance(at, str)
+        and isinstance(topic, str)
+        and isinstance(kind, str)
+        and isinstance(epoch, int)
+    ):
+        return None
+    return Event(op, at, topic, kind, epoch, data)
+
+
+class Place(NamedTuple):
+    """How far into the log a checkpoint speaks, and which log it was."""
+
+    offset: int
+    behind: str  # the bytes just before the offset, in Latin-1
 
 
 class Damage(NamedTuple):
@@ -100,19 +137,21 @@ class Reading(NamedTuple):
 
 def read_log(data: bytes, offset: int = 0) -> Reading:
     """Parse whole log text that starts at `offset` of its file."""
-    events: list[Event] = []
+    lines = data.split(b"\n")
+    rest = lines.pop()
+    decoded = decode_all(lines)
+    events = [event for event in decoded if event is not None]
+    if len(events) == len(lines) and not rest:
+        return Reading(events, offset + len(data), [])
     damage: list[Damage] = []
     good_end = start = 0
-    while (end := data.find(b"\n", start)) >= 0:
-        line = data[start:end]
-        event = decode(line)
-        if event is not None:
-            events.append(event)
-        elif line.strip(b" "):
-            damage.append(Damage(offset + start, end + 1 - start, False))
-        start = end + 1
+    for line, event in zip(lines, decoded, strict=True):
+        end = start + len(line) + 1
         if event is not None or not line.strip(b" "):
-            good_end = start
+            good_end = end
+        else:
+            damage.append(Damage(offset + start, end - start, False))
+        start = end
     if good_end < len(data):  # the last writer died, or is at this moment writing
         damage = [d for d in damage if d.offset < offset + good_end]
         damage.append(Damage(offset + good_end, len(data) - good_end, True))

@@ -6,7 +6,8 @@ once, and a late fact about an abandoned attempt changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -81,6 +82,95 @@ class WorkerRecord(NamedTuple):
     leftovers: tuple[int, ...] = ()  # PIDs of a lost attempt that lived on, until they are ended
 
 
+def is_going(record: WorkerRecord) -> bool:
+    return record.state not in ENDED
+
+
+def has_leftovers(record: WorkerRecord) -> bool:
+    return bool(record.leftovers)
+
+
+def has_abandoned(record: WorkerRecord) -> bool:
+    """Whether an earlier attempt was given up, and may write a result all the same."""
+    return any(failure["verdict"] in ABANDONED for failure in record.failures)
+
+
+ABANDONED = (Verdict.LOST, Verdict.STOPPED, None)
+TRAITS: dict[str, Callable[[WorkerRecord], bool]] = {
+    "going": is_going,
+    "leftovers": has_leftovers,
+    "abandoned": has_abandoned,
+}
+"""What a command must know of every worker without reading each: the checkpoint lists who has it."""
+
+
+class Saved(NamedTuple):
+    """Workers as a checkpoint has them: each is read only when somebody asks for it."""
+
+    states: Mapping[str, str]  # in the order in which they were first asked for; of who is going: as seen
+    read: Callable[[str], WorkerRecord]
+    rows: Callable[[], dict[str, bytes]]  # as they stand there, also of the plan's that nobody asked for
+    traits: Mapping[str, list[str]]  # trait -> who has it
+    loose: list[str]  # who may not have been put away for good
+
+
+def _never(name: str) -> WorkerRecord:
+    raise KeyError(name)
+
+
+_NOTHING_SAVED = Saved({}, _never, dict, {trait: [] for trait in TRAITS}, [])
+
+
+class Workers(Mapping[str, WorkerRecord]):
+    """The workers by name: those that a checkpoint had, and over them what changed since."""
+
+    def __init__(self, saved: Saved = _NOTHING_SAVED) -> None:
+        self.saved = saved
+        self.changed: dict[str, WorkerRecord] = {}
+        self._read: dict[str, WorkerRecord] = {}
+
+    def __getitem__(self, name: str) -> WorkerRecord:
+        record = self.changed.get(name) or self._read.get(name)
+        if record is None:
+            if name not in self.saved.states:
+                raise KeyError(name)
+            record = self._read[name] = self.saved.read(name)
+        return record
+
+    def __setitem__(self, name: str, record: WorkerRecord) -> None:
+        self.changed[name] = record
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.changed.get(name) or (self[name] if name in self.saved.states else default)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.changed or name in self.saved.states
+
+    def __iter__(self) -> Iterator[str]:
+        saved = self.saved.states
+        yield from saved
+        yield from (name for name in self.changed if name not in saved)
+
+    def __len__(self) -> int:
+        saved = self.saved.states
+        return len(saved) + sum(1 for name in self.changed if name not in saved)
+
+    def states(self) -> dict[str, str]:
+        """Everybody's state; of who was going already when the checkpoint was made, as it was seen then."""
+        return {**self.saved.states, **{name: record.state for name, record in self.changed.items()}}
+
+    def having(self, trait: str) -> list[WorkerRecord]:
+        """Who has one of the TRAITS."""
+        has, changed = TRAITS[trait], self.changed
+        return [self[name] for name in self.saved.traits[trait] if name not in changed] + [
+            record for record in changed.values() if has(record)
+        ]
+
+    def loose(self) -> list[str]:
+        """Who has not ended, or has since the last command that put away what had."""
+        return list(dict.fromkeys([*self.saved.loose, *self.changed]))
+
+
 class History:
     """A run as its log has it. `apply` is the only thing that changes it."""
 
@@ -88,24 +178,49 @@ class History:
         self.op = 0
         self.epoch = 0
         self.created: str | None = None
-        self.plan: Plan | None = None
+        self.plan_json: dict[str, Any] | bytes | None = None  # bytes: its JSON text, not yet read
         self.plan_sha256: str | None = None
         self.base = ""
-        self.workers: dict[str, WorkerRecord] = {}
+        self.workers = Workers()
         self.seat: str | None = None
         self.seat_since: str | None = None
         self.unseated: set[str] = set()
         self.alerts: list[dict[str, Any]] = []
+        self.whole = True  # False: cut short in the middle of a fact, so that it must not be kept
+        self._plan: Plan | None = None
+        self._planned: dict[str, WorkerRecord] | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        if self._plan is None and self.plan_json is not None:
+            given = self.plan_json
+            self._plan = plan_from_json(json.loads(given) if isinstance(given, bytes) else given)
+        return self._plan
+
+    def planned(self) -> dict[str, WorkerRecord]:
+        """All that the plan has, as it was before anybody asked for it, in the plan's order."""
+        if self._planned is None:
+            created = self.created or ""
+            self._planned = {
+                entry.name: WorkerRecord(entry.name, phase.name, entry, 1, "", State.PLANNED, created, 0)
+                for phase in (self.plan.phases if self.plan else ())
+                for entry in phase.workers
+            }
+        return self._planned
 
     def apply(self, events: Iterable[Event]) -> History:
+        self.whole = False
         for event in events:
-            self.op = max(self.op, event.op)
-            self.epoch = max(self.epoch, event.epoch)
+            if event.op > self.op:
+                self.op = event.op
+            if event.epoch > self.epoch:
+                self.epoch = event.epoch
             if event.topic == ALERTS:
                 self.alerts.append({"op": event.op, "at": event.at, "kind": event.kind, **event.data})
             fold = _FOLDS.get(event.kind)
             if fold is not None:
                 fold(self, event)
+        self.whole = True
         return self
 
     def seat_for(self, narrator: str | None) -> Seat:
@@ -136,8 +251,8 @@ def _run_created(history: History, event: Event) -> None:
     history.created = event.at
     history.base = event.data.get("base", "")
     history.plan_sha256 = event.data.get("plan_sha256")
-    plan = event.data.get("plan")
-    history.plan = plan_from_json(plan) if plan is not None else None
+    history.plan_json = event.data.get("plan")
+    history._plan = history._planned = None
 
 
 def _spawn_intended(history: History, event: Event) -> None:
@@ -184,8 +299,19 @@ def _retry_intended(history: History, event: Event) -> None:
     )
 
 
+def _with(record: WorkerRecord, **new: Any) -> WorkerRecord:
+    """`_replace`, in half the time: a long log is folded in little else."""
+    fields = list(record)
+    for key, value in new.items():
+        fields[_AT[key]] = value
+    return WorkerRecord._make(fields)
+
+
+_AT = {field: at for at, field in enumerate(WorkerRecord._fields)}
+
+
 def _current(history: History, event: Event) -> WorkerRecord | None:
-    record = history.workers.get(event.data.get("worker", ""))
+    record: WorkerRecord | None = history.workers.get(event.data.get("worker", ""))
     if record is None or event.data.get("attempt") != record.attempt or record.state in ENDED:
         return None
     return record
@@ -193,7 +319,8 @@ def _current(history: History, event: Event) -> WorkerRecord | None:
 
 def _spawned(history: History, event: Event) -> None:
     if record := _current(history, event):
-        history.workers[record.name] = record._replace(
+        history.workers[record.name] = _with(
+            record,
             state=State.RUNNING,
             since=event.at,
             op=event.op,
@@ -215,15 +342,21 @@ def _deferred(history: History, event: Event) -> None:
         event.data.get("reason", ""),
         event.data.get("signals", []),
     )
-    history.workers[record.name] = record._replace(
-        state=State.DEFERRED, since=deferral.since, op=event.op, deferral=deferral, reason=deferral.reason
+    history.workers[record.name] = _with(
+        record,
+        state=State.DEFERRED,
+        since=deferral.since,
+        op=event.op,
+        deferral=deferral,
+        reason=deferral.reason,
     )
 
 
 def _ended(history: History, event: Event) -> None:
     if record := _current(history, event):
         data = event.data
-        history.workers[record.name] = record._replace(
+        history.workers[record.name] = _with(
+            record,
             state=State.DONE if data.get("status") == "done" else State.FAILED,
             since=event.at,
             op=event.op,
@@ -242,26 +375,28 @@ def _ended(history: History, event: Event) -> None:
 def _stop_intended(history: History, event: Event) -> None:
     if record := _current(history, event):
         meant = StopMeant(event.op, event.at, float(event.data.get("grace_s", 0)))
-        by_plan = event.data.get("verdict") == Verdict.STALLED
-        history.workers[record.name] = record._replace(
-            stopping=(*record.stopping, meant), stall_reason=event.data.get("reason") if by_plan else None
+        by_plan = event.data.get("reason") if event.data.get("verdict") == Verdict.STALLED else None
+        history.workers[record.name] = _with(
+            record,
+            stopping=(*record.stopping, meant),
+            stall_reason=by_plan,
         )
 
 
 def _leftovers_ended(history: History, event: Event) -> None:
     record = history.workers.get(event.data.get("worker", ""))
     if record is not None and record.attempt == event.data.get("attempt"):
-        history.workers[record.name] = record._replace(leftovers=tuple(event.data.get("still_alive", ())))
+        history.workers[record.name] = _with(record, leftovers=tuple(event.data.get("still_alive", ())))
 
 
 def _stalled(history: History, event: Event) -> None:
     if record := _current(history, event):
-        history.workers[record.name] = record._replace(stalled=True, op=event.op)
+        history.workers[record.name] = _with(record, stalled=True, op=event.op)
 
 
 def _running_again(history: History, event: Event) -> None:
     if record := _current(history, event):
-        history.workers[record.name] = record._replace(stalled=False, op=event.op)
+        history.workers[record.name] = _with(record, stalled=False, op=event.op)
 
 
 def _seat_taken(history: History, event: Event) -> None:

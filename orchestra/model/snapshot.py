@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, overload
 
 from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.history import ENDED, State, WorkerRecord
@@ -247,18 +249,51 @@ def ending(view: WorkerView) -> dict[str, Any]:
     }
 
 
+def from_log(record: WorkerRecord) -> WorkerView:
+    """A worker as the log alone has it."""
+    if record.state in ENDED:
+        return _from_record(record)
+    return WorkerView(record, record.state, reason=record.reason, process=record.process)
+
+
+class Views(Sequence[WorkerView]):
+    """Every worker's view, in the order of the plan; made when somebody asks for it."""
+
+    def __init__(self, states: Mapping[str, str], make: Callable[[str], WorkerView]) -> None:
+        self.states = states  # values are States, or their text
+        self.named = make
+
+    @overload
+    def __getitem__(self, at: int) -> WorkerView: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[WorkerView]: ...
+    def __getitem__(self, at: int | slice) -> WorkerView | list[WorkerView]:
+        names = list(self.states)[at]
+        return self.named(names) if isinstance(names, str) else [self.named(name) for name in names]
+
+    def __iter__(self) -> Iterator[WorkerView]:
+        return map(self.named, self.states)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def among(self, *states: State) -> list[WorkerView]:
+        return [self.named(name) for name, state in self.states.items() if state in states]
+
+    def only(self, names: set[str]) -> Views:
+        return Views({name: state for name, state in self.states.items() if name in names}, self.named)
+
+
 class Snapshot(NamedTuple):
     """The whole run. `workers` has the planned ones too, in the order of the plan."""
 
     op: int
-    workers: list[WorkerView]
+    workers: Views
     conducted: bool  # by somebody else, at this moment
     lock: dict[str, Any]
     seat: str | None
     alerts: list[dict[str, Any]]
 
     def counts(self) -> dict[str, int]:
-        counts = {state.value: 0 for state in State}
-        for view in self.workers:
-            counts[view.state] += 1
-        return counts
+        counted = Counter(self.workers.states.values())
+        return {state.value: counted[state] for state in State}

@@ -7,6 +7,9 @@ What must stay true:
 * A write that fails is cut back to where it began, so no two records can fuse.
 * A torn tail is copied aside and cut off, a damaged line in the middle copied aside and
   blanked in place (offsets stay true), before anything is appended behind it.
+* Up to CHECKED_WHOLE bytes a log is read from its beginning each time. A longer one is read on
+  from where state.json has got to: damage before that place is found by whoever reads it whole
+  (the next command once state.json is deleted), and till then harms nobody.
 """
 
 from __future__ import annotations
@@ -16,12 +19,15 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from orchestra.model.event import Damage, Draft, Event, encode, read_log
+from orchestra.model.event import Damage, Draft, Event, Place, Reading, encode, read_log
 from orchestra.store.publish import open_regular, sync_directory, write_all
 
+CHECKED_WHOLE = 1 << 20
+CHUNK = 1 << 20  # of the log, held at once
+BEHIND = 24  # bytes before an offset that tell one log from another: a checksum is among them
 PATIENCE_S = 10.0  # for whoever holds the log's lock: an append takes milliseconds
 
 
@@ -38,25 +44,53 @@ class EventLog:
 
     def read_new(self) -> list[Event]:
         """The events that came since the last call, oldest first. Raises OSError."""
+        events: list[Event] = []
+        self.feed(events.extend)
+        return events
+
+    def feed(self, take: Callable[[list[Event]], object]) -> None:
+        """Hand on what `read_new` would return, a piece at a time. Raises OSError."""
         try:
             with open_regular(self.path) as file:
-                return self._read_from(file.fileno())
+                self._read_from(file.fileno(), take)
         except FileNotFoundError:
-            if self.may_be_missing:
-                return []
-            raise
+            if not self.may_be_missing:
+                raise
 
-    def _read_from(self, fd: int) -> list[Event]:
+    def resume(self, place: Place, last_op: int, *, above: int) -> bool:
+        """Begin to read at a checkpoint's place: if this is its log, and longer than `above` bytes."""
+        try:
+            with open_regular(self.path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if (
+                    size < place.offset
+                    or size <= above
+                    or _behind(file.fileno(), place.offset) != place.behind
+                ):
+                    return False
+        except OSError:
+            return False
+        self.offset, self.last_op = place.offset, last_op
+        return True
+
+    def place(self) -> Place:
+        """How far this object has read. Raises OSError."""
+        with open_regular(self.path) as file:
+            return Place(self.offset, _behind(file.fileno(), self.offset))
+
+    def _read_from(self, fd: int, take: Callable[[list[Event]], object]) -> None:
         size = os.fstat(fd).st_size
         if size < self.offset:  # cut by a repair while we were reading a torn tail
             self.offset = size
-        data = _pread_all(fd, self.offset)
-        reading = read_log(data, self.offset)
-        self.damage = [d for d in self.damage if not d.torn] + reading.damage
-        self.offset = reading.good_end
-        if reading.events:
-            self.last_op = max(self.last_op, max(event.op for event in reading.events))
-        return reading.events
+        self.damage = [d for d in self.damage if not d.torn]
+        for reading in _readings(fd, self.offset):
+            take(reading.events)
+            # In this order: who is interrupted in between is left with an offset and an operation
+            # that do not belong together, and is not taken for a fold of the log up to there.
+            self.offset = reading.good_end
+            self.damage += reading.damage
+            if reading.events:
+                self.last_op = max(self.last_op, max(event.op for event in reading.events))
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[Appender]:
@@ -67,7 +101,9 @@ class EventLog:
             if created:
                 sync_directory(os.path.dirname(self.path))
             _lock(fd, self.path)
-            yield Appender(self, fd, self._read_from(fd))
+            news: list[Event] = []
+            self._read_from(fd, news.extend)
+            yield Appender(self, fd, news)
         finally:
             os.close(fd)
 
@@ -111,7 +147,8 @@ class Appender:
     def damage(self) -> list[Damage]:
         """What is damaged now: others may have repaired what this reader once saw."""
         if self.log.damage:
-            self.log.damage = read_log(_pread_all(self.fd, 0)).damage
+            readings = _readings(self.fd, self.log.damage[0].offset)
+            self.log.damage = [damage for reading in readings for damage in reading.damage]
         return self.log.damage
 
     def append(self, drafts: list[Draft], *, at: str, epoch: int) -> list[Event]:
@@ -137,8 +174,8 @@ class Appender:
             with contextlib.suppress(OSError):
                 os.ftruncate(self.fd, log.offset)
             raise
+        log.last_op = events[-1].op  # before the offset: see `_read_from`
         log.offset += len(data)
-        log.last_op = events[-1].op
         return events
 
 
@@ -155,9 +192,20 @@ def _lock(fd: int, path: str) -> None:
             time.sleep(0.002)
 
 
-def _pread_all(fd: int, offset: int) -> bytes:
-    pieces = []
-    while piece := os.pread(fd, 1 << 24, offset):
-        pieces.append(piece)
-        offset += len(piece)
-    return b"".join(pieces)
+def _behind(fd: int, offset: int) -> str:
+    return os.pread(fd, min(offset, BEHIND), max(0, offset - BEHIND)).decode("latin-1")
+
+
+def _readings(fd: int, offset: int) -> Iterator[Reading]:
+    """What the log has from `offset` on, a piece at a time; what is torn is told with the last."""
+    held = b""  # behind the last line that counts: whether it is torn depends on what follows
+    while piece := os.pread(fd, max(CHUNK, len(held)), offset + len(held)):
+        held += piece
+        if b"\n" not in piece:
+            continue
+        reading = read_log(held, offset)
+        yield reading._replace(damage=[d for d in reading.damage if not d.torn])
+        held = held[reading.good_end - offset :]
+        offset = reading.good_end
+    if held:
+        yield read_log(held, offset)

@@ -109,11 +109,6 @@ def builder_of(name: str) -> int | None:
     return int(pid) if pid.isascii() and pid.isdigit() and is_litter(name, int(pid)) else None
 
 
-def is_half_built(name: str, path: str) -> bool:
-    """Whether a file was being built to become `path`, by whomever."""
-    return name.startswith(f".{os.path.basename(path)}.") and name.endswith(".new")
-
-
 def write_all(fd: int, data: bytes) -> None:
     """Write every byte; short writes happen on a file system that is filling up."""
     view = memoryview(data)

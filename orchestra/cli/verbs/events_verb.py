@@ -38,10 +38,14 @@ def events_(
     session = session_of(ctx)
     observer = Observer(session.locate(run)).open()
     reader = log_events(observer.layout, telemetry=topic == TELEMETRY)
-    while True:
-        for event in reader.read_new():
+
+    def tell(events: list[Event]) -> None:
+        for event in events:
             if (event.op > since or topic == TELEMETRY) and topic in (None, event.topic):
                 show(session, event, full)
+
+    while True:
+        reader.feed(tell)
         if not follow:
             return 0
         clock.pause(BEAT_S)

@@ -66,7 +66,7 @@ def host_(
 def look(room: Room, observer: Observer | None) -> dict[str, Any]:
     if observer is not None:
         observer.refresh()
-    records = observer.history.workers.values() if observer else ()
+    records = observer.history.workers.having("going") if observer else ()
     at_work = sum(1 for record in records if record.state == State.RUNNING)
     return host_report(room, observer.history.plan if observer else None, at_work)
 

@@ -48,12 +48,12 @@ def status_(
     layout = session.locate(run)
     observer = Observer(layout).open()
     snapshot = observer.snapshot()
-    names = set(observer.phase_names(phase)) if phase else None
-    scope = snapshot._replace(
-        workers=[view for view in snapshot.workers if names is None or view.record.name in names]
-    )
-    views = [view for view in scope.workers if state in (None, view.state)]
-    shown = cut(views, limit)
+    scope = snapshot
+    if phase:
+        scope = snapshot._replace(workers=snapshot.workers.only(set(observer.phase_names(phase))))
+    states = {name: s for name, s in scope.workers.states.items() if state in (None, s)}
+    shown = [scope.workers.named(name) for name in cut(states, limit)]
+    hidden = len(states) - len(shown)
     far = how_far(layout, [view.record for view in shown])
     body = {
         "op": snapshot.op,
@@ -63,14 +63,14 @@ def status_(
         "seat": snapshot.seat,
         "alerts": snapshot.alerts[:MOST_ALERTS],
         "truncated": False
-        if len(shown) == len(views) and len(snapshot.alerts) <= MOST_ALERTS
-        else {"workers": len(views) - len(shown), "alerts": max(0, len(snapshot.alerts) - MOST_ALERTS)},
+        if not hidden and len(snapshot.alerts) <= MOST_ALERTS
+        else {"workers": hidden, "alerts": max(0, len(snapshot.alerts) - MOST_ALERTS)},
     }
 
     def text() -> None:
         from orchestra.cli.text import show_status
 
-        show_status(scope, shown, len(views) - len(shown), far)
+        show_status(scope, shown, hidden, far)
 
     session.answer(body, session.next_steps(observer, snapshot), text)
     return 0
@@ -82,9 +82,10 @@ def row(view: WorkerView, far: dict[str, Any]) -> dict[str, Any]:
     return {**view.to_json(), "progress": progress} if progress else view.to_json()
 
 
-def cut(views: list[WorkerView], limit: int) -> list[WorkerView]:
+def cut(states: dict[str, str], limit: int) -> list[str]:
     """At most `limit` of them, those first that want attention, then again in their order."""
-    if not limit or len(views) <= limit:
-        return views
-    kept = sorted(range(len(views)), key=lambda i: (_FIRST.index(views[i].state), i))[:limit]
-    return [views[i] for i in sorted(kept)]
+    names = list(states)
+    if not limit or len(names) <= limit:
+        return names
+    kept = sorted(range(len(names)), key=lambda i: (_FIRST.index(State(states[names[i]])), i))[:limit]
+    return [names[i] for i in sorted(kept)]
