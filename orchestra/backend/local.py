@@ -38,8 +38,11 @@ class Local:
         process.send(launcher, signal.SIGCONT)
 
     def kill_worker(self, token: str, launcher: Process) -> None:
+        # The launcher's own group is what helps it to report: its worker has another.
+        group = process.group_of(launcher.pid)
         for member in {*process.carriers(token), *process.descendants(launcher)} - {launcher}:
-            process.send(member, signal.SIGKILL)
+            if process.group_of(member.pid) != group:
+                process.send(member, signal.SIGKILL)
         process.send(launcher, signal.SIGCONT)  # a stopped one is woken, to report
 
     def end(self, token: str, launcher: Process | None, grace_s: float) -> list[Process]:

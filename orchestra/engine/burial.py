@@ -50,7 +50,7 @@ def finish(layout: Layout, record: WorkerRecord) -> None:
     draft = layout.attempt_result_draft(record.name, record.attempt)
     if not any(map(os.path.exists, (own, draft, layout.sentinel(record.name)))):
         return  # it left no word
-    if os.path.exists(layout.attempt_reserve(record.name, record.attempt)):
+    if any(map(os.path.exists, layout.launcher_notes(record.name, record.attempt))):
         clear_away(layout, record)
     with contextlib.suppress(OSError):
         if not os.path.exists(own):

@@ -329,7 +329,9 @@ class Observer:
 
     def plan_entry(self, entry: WorkerEntry) -> WorkerEntry:
         plan = self.history.plan
-        return effective(plan, entry) if plan else entry
+        if plan is not None:
+            return effective(plan, entry)
+        return entry._replace(timeout_s=entry.timeout_s or None, stall_s=entry.stall_s or None)
 
 
 def no_such_run(layout: Layout) -> NoSuchRun:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestra.engine.burial import bury, retell, write_result
+from orchestra.engine.burial import bury, finish, retell, write_result
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
 from orchestra.model.event import COMMANDS, Draft
@@ -131,6 +131,7 @@ def end_and_record(
         pids = living[record.name]
         final = ended_view(conductor, record)._replace(leftovers=tuple(pids))
         conductor.record(facts(final))
+        finish(conductor.layout, record)  # its launcher may have been ended amid its last words
         if not os.path.exists(conductor.layout.attempt_result(record.name, record.attempt)):
             bury(conductor.layout, conductor.history.workers[record.name])
         retell(conductor.layout, final)

@@ -60,6 +60,14 @@ def start_of(pid: int) -> int | None:
     return int(fields[19])
 
 
+def group_of(pid: int) -> int | None:
+    """Its process group; None where there is no such process."""
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
 def identify(pid: int) -> Process | None:
     """Who has this PID now; None where nobody, or a zombie, has it."""
     start = start_of(pid)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 DEFAULT_STALL_S = 600.0
+OFF = 0.0
+"""A worker's timeout or stall that it switches off, whatever the plan says."""
 
 StallAction = Literal["warn", "stop"]
 """What becomes of a worker that stalls."""
@@ -99,8 +101,8 @@ def effective(plan: Plan, entry: WorkerEntry) -> WorkerEntry:
         command=plan.command if entry.command is None else entry.command,
         cwd=plan.cwd if entry.cwd is None else entry.cwd,
         env={**plan.env, **entry.env},
-        timeout_s=plan.timeout_s if entry.timeout_s is None else entry.timeout_s,
-        stall_s=plan.stall_s if entry.stall_s is None else entry.stall_s,
+        timeout_s=(plan.timeout_s if entry.timeout_s is None else entry.timeout_s) or None,
+        stall_s=(plan.stall_s if entry.stall_s is None else entry.stall_s) or None,
         first_sign_s=plan.first_sign_s if entry.first_sign_s is None else entry.first_sign_s,
         stall_action=plan.stall_action if entry.stall_action is None else entry.stall_action,
         retries=plan.retries if entry.retries is None else entry.retries,

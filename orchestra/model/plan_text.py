@@ -17,6 +17,7 @@ from orchestra.model.plan import (
     DEFAULT_STALL_S,
     EXPECT_RULE,
     FIRST_SIGN_RULE,
+    OFF,
     Expect,
     Phase,
     Plan,
@@ -186,14 +187,19 @@ def _worker(tree: Tree, seen: _Seen) -> WorkerEntry:
         command=_optional(fields, "command", _command, None),
         cwd=_optional(fields, "cwd", values.filled, None),
         env=_optional(fields, "env", _env, {}),
-        timeout_s=_optional(fields, "timeout", values.timeout, None),
-        stall_s=_optional(fields, "stall", values.duration, None),
+        timeout_s=_optional(fields, "timeout", _or(values.timeout_or_off), None),
+        stall_s=_optional(fields, "stall", _or(values.duration_or_off), None),
         first_sign_s=_optional(fields, "first_sign", values.duration, None),
         stall_action=_optional(fields, "stall_action", _stall_action, None),
         retries=_optional(fields, "retries", values.whole, None),
         expect=_optional(fields, "expect", _expects, ()),
         throttle=_optional(fields, "throttle", throttle, {}),
     )
+
+
+def _or(read: Callable[[Tree, str], float | None]) -> Callable[[Tree, str], float]:
+    """`off` for a worker, as OFF: it is not the same as nothing said."""
+    return lambda tree, what: OFF if (found := read(tree, what)) is None else found
 
 
 def _check_commands(plan: Plan, seen: _Seen) -> None:

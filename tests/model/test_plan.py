@@ -21,7 +21,7 @@ from orchestra.model.plan import (
     plan_from_json,
     plan_to_json,
 )
-from orchestra.model.plan_text import parse_workers
+from orchestra.model.plan_text import parse_plan, parse_workers
 from orchestra.model.units import BadValue
 
 
@@ -140,3 +140,19 @@ def test_an_entry_written_as_json_is_read_as_itself(entry: WorkerEntry) -> None:
 @given(entries)
 def test_an_entry_written_as_yaml_is_read_as_itself(entry: WorkerEntry) -> None:
     assert parse_workers(yaml.safe_dump([as_written(entry)]), file="w") == (entry,)
+
+
+def test_a_worker_switches_off_what_the_plan_limits() -> None:
+    text = """
+command: ["true"]
+timeout: 5m
+phases:
+  - name: p
+    workers:
+      - {name: A, brief: b, timeout: off, stall: off}
+      - {name: B, brief: b}
+"""
+    plan = parse_plan(text, file="plan.yaml")
+    off, on = (effective(plan, entry) for entry in plan.phases[0].workers)
+    assert (off.timeout_s, off.stall_s) == (None, None)
+    assert (on.timeout_s, on.stall_s) == (300, 600)

@@ -741,6 +741,23 @@ def test_a_launcher_that_is_told_to_end_on_its_way_says_why(trees: Trees, told: 
     assert processes_of(trees.path) == []
 
 
+def test_stop_leaves_a_launcher_that_reports_what_helps_it_to(trees: Trees) -> None:
+    """Its worker has ended well, and it looks at what that made."""
+    helpers = trees.path / "helpers"
+    helpers.mkdir()
+    (helpers / "grep").write_text(f'#!/bin/sh\n: >"{helpers}/asked"; sleep 1; exec /bin/grep "$@"\n')
+    (helpers / "grep").chmod(0o755)
+    row = {"name": "W", "brief": "b", "command": ["echo", "the result"], "expect": ["stdout"]}
+    env = {"PATH": f"{helpers}:{os.environ['PATH']}"}
+    trees.root("spawn", "t", "--from", "-", "--no-throttle", stdin=json.dumps([row]), env=env)
+    wait_until((helpers / "asked").exists, "the launcher's question")
+    answer, _ = trees.stop("W", "--grace", "0")
+    assert answer.code == 0
+    assert trees.result()["status"] == "done"
+    left = [path.name for path in (trees.run_dir / "attempts/W/1").iterdir()]
+    assert set(left) & {"reserve", "jobs", "grace", "result.new"} == set()
+
+
 # --- the worker's environment ---------------------------------------------------------------
 
 
