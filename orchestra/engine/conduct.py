@@ -272,7 +272,7 @@ def holding(
         yield heart, freed if taken.before.held else None
     finally:
         heart.stop()
-        lock.release(layout, holder.token, is_gone)
+        lock.release(layout, taken.holder.token, is_gone)
 
 
 def is_gone(who: Process) -> bool:

@@ -75,8 +75,9 @@ def look(layout: Layout) -> LockSight:
     if text is None:
         if not os.path.isdir(layout.lock):  # released between the two looks
             return FREE
-        claims = () if os.path.lexists(path) else _claims(layout)
-        return LockSight(True, claims, (), path)
+        if not os.path.lexists(path):
+            return LockSight(True, _claims(layout), (), path)
+        text = ""
     chain: dict[str, Holder | None] = {}
     while text is not None:
         holder = parse_holder(text)
@@ -100,19 +101,21 @@ def take(
     `gone`: whether a process is proved gone, so that it will never wake up. Raises OSError.
     """
     with _guard(layout):
-        for _ in range(TRIES):
+        for turn in range(TRIES):
             sight = _signed(layout)
             if sight.held:
                 if not may(sight):
                     return sight
                 if look(layout) != sight:  # it has moved: a beat, say
                     continue
-            holder = holder._replace(robbed=sight.holder.process if sight.holder else None)
-            record = _try_to_take(layout, holder, sight, gone)
+            # A token of its own for each try: we may have had the lock in the last one, and lost it.
+            token = f"{holder.token}n{turn}" if turn else holder.token
+            ours = holder._replace(token=token, robbed=sight.holder.process if sight.holder else None)
+            record = _try_to_take(layout, ours, sight, gone)
             if record is not None:
                 with contextlib.suppress(OSError):
-                    _clear_leftovers(layout, holder, gone)
-                return Taken(sight, holder, record)
+                    _clear_leftovers(layout, ours, gone)
+                return Taken(sight, ours, record)
         raise FileExistsError(errno.EEXIST, "it cannot be taken, and nobody has it", layout.lock)
 
 
@@ -134,7 +137,7 @@ def release(layout: Layout, token: str, gone: Callable[[Process], bool]) -> None
         _discard(sight.next)
         for before, holder in sight.chain[:-1]:
             if holder is None or gone(holder.process):
-                os.unlink(layout.lock_after(before))
+                _unlink(layout.lock_after(before))
 
 
 def is_mine(layout: Layout, token: str) -> bool:
@@ -259,10 +262,14 @@ def _clear_leftovers(layout: Layout, holder: Holder, gone: Callable[[Process], b
             if name not in needed:
                 _discard(path)
             continue
+        process = None
         # A claim that is not whole: should its writer live, it finds that gone and begins anew.
-        nobody = name.startswith(sights) or name.endswith(".new")
-        said = None if nobody else parse_holder(read_text(path) or "")
-        process = said and (said.robbed if name.startswith(after) else said.process)
+        if not (name.startswith(sights) or name.endswith(".new")):
+            text = read_text(path)
+            if text is None:
+                continue
+            if said := parse_holder(text):
+                process = said.robbed if name.startswith(after) else said.process
         # Names seen while the lock was ours are of chains that are over, or of ours.
         if name not in needed and (process is None or gone(process)):
             _unlink(path)

@@ -92,7 +92,7 @@ def narrator(i):
         return
     say(inside=i)
     os.unlink(run_dir + "/inside")
-    lock.release(layout, mine.token, is_gone)
+    lock.release(layout, taken.holder.token, is_gone)
 
 children = []
 for i in range(count):
@@ -369,6 +369,32 @@ def test_one_that_let_go_while_it_was_taken_for_dead_is_not_taken_over(
     taken = take(layout, theirs, always)
     assert taken and taken.before == lock.FREE
     assert len(lock.look(layout).chain) == 1
+
+
+def test_who_took_over_and_was_robbed_before_it_knew_keeps_the_way_barred(layout: Layout) -> None:
+    """Else the one that both have robbed could wake up and take away a lock that is none of its own."""
+    first, second, third, last = me(), me(), me(), me()
+    assert take(layout, first)
+    look = lock.look
+    looks: list[None] = []
+
+    def rob_at_the_last_look(layout: Layout) -> lock.LockSight:
+        looks.append(None)
+        if len(looks) == 3:  # the one behind the link
+            lock.look = look
+            assert take(layout, third, always)
+            release(layout, third)
+        return look(layout)
+
+    lock.look = rob_at_the_last_look
+    try:
+        assert take(layout, second, always), "at the second try"
+    finally:
+        lock.look = look
+    lock.release(layout, lock.look(layout).chain[-1][0], is_gone)
+    assert take(layout, last)
+    with pytest.raises(OSError):
+        os.rename(layout.lock, layout.lock_after(first.token))  # as it would, waking up
 
 
 def test_where_there_are_no_hard_links_all_is_the_same(

@@ -209,11 +209,11 @@ def racer(layout, number):
     except FileExistsError:
         print(json.dumps({"turn": layout.run_id, "two": number}), flush=True)
         os._exit(2)
-    if not lock.is_mine(layout, mine.token):
+    if not lock.is_mine(layout, taken.holder.token):
         print(json.dumps({"turn": layout.run_id, "not_mine": number}), flush=True)
     os.unlink(layout.run_dir + "/inside")
     os.close(taken.record)
-    lock.release(layout, mine.token, is_gone)
+    lock.release(layout, taken.holder.token, is_gone)
     print(json.dumps({"turn": layout.run_id, "inside": number, "freed": freed}), flush=True)
 
 while not all([dead(layout) for layout in layouts]):
