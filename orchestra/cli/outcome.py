@@ -10,7 +10,7 @@ from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
 from orchestra.model.advice import mend_steps
-from orchestra.model.history import State
+from orchestra.model.record import State
 
 ALL_WELL, FAILED, DEFERRED = 0, 1, 4
 

@@ -10,7 +10,7 @@ from typing import Any
 from orchestra.errors import Storage, Usage
 from orchestra.host import clock
 from orchestra.model.event import Event, decode, encode
-from orchestra.model.history import WorkerRecord
+from orchestra.model.record import WorkerRecord
 from orchestra.store.layout import Layout
 from orchestra.store.publish import open_regular
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 
-from orchestra.model.history import WorkerRecord
+from orchestra.model.record import WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.trail import Mark, Result, parse_mark, parse_result
 from orchestra.model.verdict import Verdict

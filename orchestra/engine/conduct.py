@@ -21,8 +21,8 @@ from orchestra.engine.vigil import Vigil
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Superseded, Usage
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
-from orchestra.model.history import Seat
 from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
+from orchestra.model.record import Seat
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.trail import Process
 from orchestra.store import lock

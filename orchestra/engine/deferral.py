@@ -8,7 +8,7 @@ from orchestra.engine.observe import Observer
 from orchestra.engine.room import Room
 from orchestra.engine.spawn import candidates
 from orchestra.host import clock
-from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.throttle import describe
 
 LATEST = 10  # ends by which the next one is guessed

@@ -18,7 +18,8 @@ from orchestra.engine.observe import Observer, no_such_run
 from orchestra.host import clock, disk, process
 from orchestra.model import checkup_disk, checkup_run
 from orchestra.model.checkup import Check, Health
-from orchestra.model.history import ENDED, History, State, WorkerRecord
+from orchestra.model.history import History
+from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.store.eventlog import EventLog
 from orchestra.store.layout import Layout
 from orchestra.store.publish import builder_of, read_text

@@ -10,7 +10,7 @@ from orchestra.engine.made import made
 from orchestra.engine.observe import Observer
 from orchestra.engine.printed import last_lines
 from orchestra.host import clock
-from orchestra.model.history import State, WorkerRecord
+from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import MEANING, Retry, Verdict
 

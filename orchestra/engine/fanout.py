@@ -19,7 +19,7 @@ from orchestra.engine.room import Room
 from orchestra.errors import Storage, Superseded
 from orchestra.host import clock
 from orchestra.model.event import OBSERVATIONS, Draft
-from orchestra.model.history import State, WorkerRecord
+from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, ending, facts
 from orchestra.model.throttle import Signal, describe
 from orchestra.model.trail import Result

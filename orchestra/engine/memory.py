@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from orchestra.engine.printed import last_lines
 from orchestra.host import clock, memory_kills
-from orchestra.model.history import WorkerRecord
 from orchestra.model.memory_kills import evidence, may_be_memory, suspects
+from orchestra.model.record import WorkerRecord
 from orchestra.model.trail import Result
 from orchestra.store.layout import Layout
 

@@ -19,8 +19,8 @@ from orchestra.engine.spawn import candidates, intend, sort_out
 from orchestra.engine.wait import Scope, pause, wait
 from orchestra.errors import Usage
 from orchestra.host import clock
-from orchestra.model.history import ENDED, State, WorkerRecord
 from orchestra.model.plan import Phase
+from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import Retry
 

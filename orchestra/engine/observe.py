@@ -15,14 +15,16 @@ from orchestra.engine.vigil import Vigil
 from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
 from orchestra.host import clock
 from orchestra.model.checkpoint import parse as parse_checkpoint
-from orchestra.model.history import ABANDONED, ENDED, History, State, WorkerRecord
+from orchestra.model.history import History
 from orchestra.model.memory_kills import may_be_memory
 from orchestra.model.names import or_nearest
 from orchestra.model.owner import Health
 from orchestra.model.plan import WorkerEntry, effective
+from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import Sight, Snapshot, Views, WorkerView, judge
 from orchestra.model.trail import parse_mark, parse_result, parse_sentinel
 from orchestra.model.verdict import Verdict
+from orchestra.model.workers import ABANDONED
 from orchestra.store import lock
 from orchestra.store.eventlog import CHECKED_WHOLE, EventLog
 from orchestra.store.layout import Layout

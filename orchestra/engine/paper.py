@@ -7,8 +7,8 @@ import os
 
 from orchestra.engine.burial import read_mark, tmp_dir
 from orchestra.engine.conduct import Conductor
-from orchestra.model.history import WorkerRecord
 from orchestra.model.launcher import GRACE_S, LaunchOrder, render, takes_prompt_text
+from orchestra.model.record import WorkerRecord
 from orchestra.store.publish import Staging, write_all
 
 RESERVE = b" " * 4095 + b"\n"

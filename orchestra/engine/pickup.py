@@ -17,7 +17,7 @@ from orchestra.engine.spawn import candidates
 from orchestra.engine.wait import Scope, Teller, WaitReport, names_in_scope, pause, wait
 from orchestra.errors import NarratorAlreadyActive
 from orchestra.host import clock
-from orchestra.model.history import State, WorkerRecord
+from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 
 FIRST_PAUSE_S = 0.25

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
-from orchestra.model.history import State, WorkerRecord
+from orchestra.model.record import State, WorkerRecord
 from orchestra.store.layout import Layout
 from orchestra.store.publish import open_regular
 

@@ -12,7 +12,7 @@ from orchestra.engine.room import Room
 from orchestra.engine.spawn import already_row
 from orchestra.errors import Usage
 from orchestra.model.event import COMMANDS, Draft
-from orchestra.model.history import State
+from orchestra.model.record import State
 from orchestra.model.verdict import may_gain
 
 _NOTE = {

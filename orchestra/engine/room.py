@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from orchestra.engine.settings import read_settings
 from orchestra.host import cgroup, clock, load, tree
-from orchestra.model.history import WorkerRecord
 from orchestra.model.plan import Throttle, WorkerEntry
+from orchestra.model.record import WorkerRecord
 from orchestra.model.reservation import (
     LONGEST_SETTLE_S,
     Hold,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestra.engine.burial import bury, finish, retell
 from orchestra.model.event import ALERTS, RECONCILIATION, Draft
-from orchestra.model.history import ENDED, State, WorkerRecord
+from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import facts
 from orchestra.model.verdict import Verdict
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from orchestra.host import clock, process, tree
-from orchestra.model.history import State, WorkerRecord
 from orchestra.model.precedent import Table, longest_before, parse_table, table_to_json, with_longest
 from orchestra.model.quiet import (
     Look,
@@ -27,6 +26,7 @@ from orchestra.model.quiet import (
     tell_processes,
     tell_stopped_launcher,
 )
+from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import Sight, WorkerView
 from orchestra.model.trail import Process
 from orchestra.store import quiet_file

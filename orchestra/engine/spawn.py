@@ -16,8 +16,8 @@ from orchestra.engine.observe import Observer
 from orchestra.engine.room import Room
 from orchestra.errors import NameTaken
 from orchestra.model.event import COMMANDS, Draft
-from orchestra.model.history import State, WorkerRecord
 from orchestra.model.plan import WorkerEntry, entry_to_json
+from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.throttle import describe
 

@@ -10,8 +10,8 @@ from orchestra.engine.burial import bury, finish, retell, write_result
 from orchestra.engine.observe import Observer
 from orchestra.host import clock
 from orchestra.model.event import COMMANDS, Draft
-from orchestra.model.history import State, WorkerRecord
 from orchestra.model.launcher import GRACE_S
+from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, facts
 from orchestra.model.trail import Result
 from orchestra.model.verdict import Verdict, retry_advice

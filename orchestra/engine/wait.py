@@ -12,7 +12,7 @@ from orchestra.engine.observe import Observer
 from orchestra.errors import Storage, Usage
 from orchestra.host import clock
 from orchestra.model.event import Draft
-from orchestra.model.history import ENDED, State
+from orchestra.model.record import ENDED, State
 from orchestra.model.snapshot import WorkerView, facts
 
 BEAT_S = 2.0  # how long a hint that never came can keep us in the dark, but for what is said next

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from orchestra.model.history import Seat, State
 from orchestra.model.plan import Plan
+from orchestra.model.record import Seat, State
 from orchestra.model.snapshot import Snapshot, Views, WorkerView
 from orchestra.model.verdict import Retry, Verdict, may_gain
 

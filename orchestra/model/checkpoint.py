@@ -27,10 +27,12 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from orchestra.model.event import Place, json_bytes
-from orchestra.model.history import TRAITS, Deferral, History, Saved, State, StopMeant, WorkerRecord, Workers
+from orchestra.model.history import History
 from orchestra.model.plan import WorkerEntry, entry_from_json, entry_to_json
+from orchestra.model.record import Deferral, State, StopMeant, WorkerRecord
 from orchestra.model.snapshot import WorkerView, from_log
 from orchestra.model.trail import process_from_json
+from orchestra.model.workers import TRAITS, Saved, Workers
 
 VERSION = 2
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
 
 from orchestra.model.event import OBSERVATIONS, Draft
-from orchestra.model.history import ENDED, State, WorkerRecord
 from orchestra.model.quiet import Signs, is_stalled, is_to_be_ended, tell
+from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.trail import TRAIL, Mark, Process, Result, Sentinel
 from orchestra.model.verdict import Retry, Verdict, retry_advice
 

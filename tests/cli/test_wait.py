@@ -16,7 +16,7 @@ from conftest import Answer, Root, clean_environment, wait_until, watches
 from orchestra.engine.observe import Observer
 from orchestra.engine.wait import Scope, record_facts, wait
 from orchestra.model.event import OBSERVATIONS, Draft
-from orchestra.model.history import WorkerRecord
+from orchestra.model.record import WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.store.layout import Layout
 

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from orchestra.model.checkpoint import parse, render
 from orchestra.model.event import ALERTS, COMMANDS, CONTROL, OBSERVATIONS, TOPICS, Event, Place
-from orchestra.model.history import ENDED, TRAITS, History, State
+from orchestra.model.history import History
 from orchestra.model.plan import WorkerEntry, entry_to_json
+from orchestra.model.record import ENDED, State
 from orchestra.model.snapshot import WorkerView
+from orchestra.model.workers import TRAITS
 
 NAMES = ["A", "B", "C-1", "planned", "D.d"]
 TEXTS = st.sampled_from(["", "plain", 'q"uo\\te\n', "Grüße \u2028 世界", "\udce9", '},\n"A":{"state":"done"'])

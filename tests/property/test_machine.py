@@ -35,7 +35,7 @@ from hypothesis.stateful import (
 
 from orchestra.cli.main import run
 from orchestra.model.event import decode
-from orchestra.model.history import State
+from orchestra.model.record import State
 from orchestra.model.verdict import Retry, Verdict
 
 LONG = bool(os.environ.get("ORCHESTRA_LONG"))

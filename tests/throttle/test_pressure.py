@@ -16,7 +16,7 @@ import pytest
 from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until
 from groups import group, inside
 
-from orchestra.model.history import State
+from orchestra.model.record import State
 
 MIB = 1 << 20
 SPINNER = ["nice", "-n", "19", "sh", "-c", "while :; do :; done"]

@@ -10,7 +10,7 @@ from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
 from orchestra.model.advice import is_free, mend_steps
-from orchestra.model.history import State
+from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import Retry, Verdict
 

@@ -15,7 +15,7 @@ from orchestra.engine.host_report import host_report
 from orchestra.engine.observe import Observer
 from orchestra.engine.room import Room
 from orchestra.host import clock
-from orchestra.model.history import State
+from orchestra.model.record import State
 
 EVERY_S = 2.0
 

@@ -12,7 +12,7 @@ from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.observe import Observer
 from orchestra.engine.printed import follow, log_of, tail
 from orchestra.errors import Usage
-from orchestra.model.history import WorkerRecord
+from orchestra.model.record import WorkerRecord
 
 LIMIT_BYTES = 64 * 1024
 

@@ -10,7 +10,7 @@ import typer
 from orchestra.cli.options import MOST_ALERTS, Phase, Run, session_of
 from orchestra.engine.beat import how_far
 from orchestra.engine.observe import Observer
-from orchestra.model.history import State
+from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 
 _FIRST = (

@@ -13,7 +13,7 @@ from orchestra.cli.progress import Tally, in_words, working
 from orchestra.cli.session import Session
 from orchestra.engine.observe import Observer
 from orchestra.engine.wait import Scope, WaitReport, wait
-from orchestra.model.history import State
+from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 
 _STATUS = {"ended": 0, "failed": 1, "blocked": 4, "timeout": 5}
