@@ -60,15 +60,18 @@ def observer_for_completion(ctx: click.Context) -> Observer | None:
 
 
 def duration(most_s: float = LONGEST_S) -> Callable[[str | float], float]:
-    """Reads seconds as the plan does: "90", "10m", "1h30m"; 0 as well."""
+    """Reads seconds, 0 as well, or a duration as in a plan: "10m", "1h30m"."""
 
     def read(text: str | float) -> float:
         try:
-            seconds = 0.0 if str(text) in ("0", "0.0") else parse_duration(text)
-        except BadValue as error:
-            raise typer.BadParameter(str(error)) from None
-        if seconds > most_s:
-            raise typer.BadParameter(f"{text} is more than {format_duration(most_s)}")
+            seconds = float(text)
+        except ValueError:
+            try:
+                seconds = parse_duration(text)
+            except BadValue as error:
+                raise typer.BadParameter(str(error)) from None
+        if not 0 <= seconds <= most_s:  # nan is not either
+            raise typer.BadParameter(f"{text} is not from 0 to {format_duration(most_s)}")
         return seconds
 
     return read

@@ -312,7 +312,7 @@ def already_active(layout: Layout, sight: lock.LockSight, vigil: Vigil) -> Narra
         f"another narrator (pid {pid} on {host}, orchestra {sight.holder.command}) "
         f"has held run {layout.run_id} since {sight.holder.acquired_at}{heartbeat_in_words(health)}",
         hint=f"wait for it, or end it (kill {pid}): its workers run on; "
-        f"only if it must lose the run: orchestra unlock {layout.run_id} --force"
+        f"only if you are sure that it must lose the run: orchestra unlock {layout.run_id} --force"
         if health.left_s is None
         else f"wait for it, or end it there (kill {pid} on {host}); if it is gone, ask again "
         f"in {health.left_s + 1:.0f} s, or let orchestra unlock {layout.run_id} watch its heartbeat",

@@ -714,8 +714,8 @@ def test_a_launcher_that_fails_with_its_worker_at_work_ends_it_and_says_so(trees
 
 def test_a_timeout_in_the_very_instant_of_the_end_is_no_timeout_and_keeps_nobody(trees: Trees) -> None:
     script = _abandon(trees, "leaf left &\nready; exit 0")
-    ends = 'while [[ -e /proc/$pid && $(</proc/$pid/stat) != *") Z "* ]]; do :; done'
-    env, fired = _hooked(trees, "wait*", f"{{ {ends}; }} 2>/dev/null; kill -ALRM $$")
+    ends = 'while { read -r line <"/proc/$pid/stat"; } 2>/dev/null && [[ ${line##*) } != Z* ]]; do :; done'
+    env, fired = _hooked(trees, "wait*", f"{ends}; kill -ALRM $$")
     done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=60)
     assert (fired.exists(), done.returncode) == (True, 0)
     assert trees.result()["status"] == "done"
