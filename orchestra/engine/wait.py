@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from orchestra.backend.base import Watch
 from orchestra.engine.observe import Observer
+from orchestra.engine.sampling import Sampler
 from orchestra.errors import Storage, Usage
 from orchestra.host import clock
 from orchestra.model.event import Draft
@@ -130,6 +131,7 @@ class _Wait:
         self.told: dict[str, tuple[int, State]] = {}
         self.since = scope.since or 0
         self.op_told = self.since
+        self.sampler = Sampler(observer.layout.root)
         self.turn = 0  # whose among the names it is to be looked at, though watched
         self.beat_at = clock.monotonic() + BEAT_S
 
@@ -168,6 +170,7 @@ class _Wait:
         if clock.monotonic() >= self.beat_at:
             self.refresh()
             self.look(self.due(unwatched))
+            self.sampler.look(self.views.values())
             self.beat_at = clock.monotonic() + BEAT_S
 
     def due(self, unwatched: set[str]) -> list[str]:

@@ -73,6 +73,10 @@ def status_(
         show_status(scope, shown, hidden, far)
 
     session.answer(body, session.next_steps(observer, snapshot), text)
+    if at_work := snapshot.workers.among(State.RUNNING, State.STALLED):
+        from orchestra.engine.sampling import Sampler
+
+        Sampler(layout.root).look(at_work)
     return 0
 
 
