@@ -127,10 +127,10 @@ class Room:
             tmp_dir = os.environ.get("TMPDIR", "/tmp")
             before = self.counters or _counters(self.holds.read())
             figures, self.counters = load.figures(self.root, tmp_dir, before)
-            members = tree.members()
+            members = tree.carriers()
             figures["worker_processes"] = float(sum(map(len, members.values())))
             names = {key.removeprefix(NAMED) for key in limits if key.startswith(NAMED)}
-            for name, count in (load.processes_named(names) if names else {}).items():
+            for name, count in (tree.named(names) if names else {}).items():
                 figures[NAMED + name] = count
             holds = [
                 Hold(row["token"], tuple(row["command"]), row["at"], row["result"])

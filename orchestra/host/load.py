@@ -139,17 +139,6 @@ def swap_rate(before: Counters | None, now: Counters | None) -> float | None:
     return (now.swapped_pages - before.swapped_pages) * _PAGE / (now.at - before.at)
 
 
-def processes_named(names: set[str]) -> dict[str, float]:
-    """How many processes of this user have each of these names."""
-    found = dict.fromkeys(names, 0.0)
-    uid = os.getuid()
-    for process in psutil.process_iter(["name", "uids"]):
-        name, uids = process.info["name"], process.info["uids"]
-        if name in found and uids and uids.real == uid:
-            found[name] += 1
-    return found
-
-
 def _or_inf(value: float | None) -> float:
     return float("inf") if value is None else value
 

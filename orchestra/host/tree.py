@@ -5,6 +5,7 @@ One pass over /proc tells which processes are whose; only those that are asked a
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -21,18 +22,7 @@ def members() -> dict[str, list[int]]:
 
     Who has cleared its environment, or hides it, belongs to where its parent does.
     """
-    owner: dict[int, str] = {}
-    others: list[int] = []
-    me = os.getpid()
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == me:
-            continue
-        text = _read(name, "environ")
-        word = next((w for w in text.split(b"\0") if w.startswith(_TOKEN)), b"") if _TOKEN in text else b""
-        if word:
-            owner[int(name)] = os.fsdecode(word[len(_TOKEN) :])
-        else:
-            others.append(int(name))
+    owner, others = _carriers()
     parents = {pid: int(fields[1]) for pid in others if (fields := _stat(pid))}
     for pid in others:
         line = [pid]
@@ -40,9 +30,50 @@ def members() -> dict[str, list[int]]:
             line.append(parent)
         if parent:
             owner.update(dict.fromkeys(line, owner[parent]))
+    return _by_token(owner)
+
+
+def carriers() -> dict[str, list[int]]:
+    """As `members`, but at half the cost without those that do not carry their token themselves."""
+    return _by_token(_carriers()[0])
+
+
+def _carriers() -> tuple[dict[int, str], list[int]]:
+    """(PID -> its token, the PIDs without one)."""
+    owner: dict[int, str] = {}
+    others: list[int] = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        text = _read(name, "environ")
+        word = next((w for w in text.split(b"\0") if w.startswith(_TOKEN)), b"") if _TOKEN in text else b""
+        if word:
+            owner[int(name)] = os.fsdecode(word[len(_TOKEN) :])
+        else:
+            others.append(int(name))
+    return owner, others
+
+
+def _by_token(owner: dict[int, str]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = defaultdict(list)
     for pid, token in owner.items():
         found[token].append(pid)
+    return found
+
+
+def named(names: set[str]) -> dict[str, float]:
+    """How many processes of this user have each of these names, of which the kernel keeps 15 bytes.
+
+    Not by psutil, which takes ten times as long.
+    """
+    found = dict.fromkeys(names, 0.0)
+    kept = {os.fsencode(name)[:15]: name for name in names}
+    uid = os.getuid()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        name = kept.get(_read(pid, "comm").rstrip(b"\n"))
+        if name is not None:
+            with contextlib.suppress(OSError):
+                found[name] += os.stat(f"/proc/{pid}").st_uid == uid
     return found
 
 
@@ -97,7 +128,7 @@ def _read(pid: str, file: str) -> bytes:
         return b""
     try:
         text = os.read(fd, 1 << 16)
-        while len(text) % (1 << 16) == 0 and (more := os.read(fd, 1 << 20)):
+        while text and len(text) % (1 << 16) == 0 and (more := os.read(fd, 1 << 20)):
             text += more
         return text
     except OSError:
