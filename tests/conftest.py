@@ -163,11 +163,24 @@ def processes_of(path: Path) -> list[int]:
     return found
 
 
+def with_descendants(pids: list[int]) -> list[int]:
+    """These, and what descends from them: it may have cleared its environment."""
+    import psutil
+
+    family = set(pids)
+    for pid in pids:
+        try:
+            family |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
+        except psutil.Error:
+            continue
+    return sorted(family)
+
+
 def end_processes_of(path: Path) -> None:
     """End whatever a test has started in its directory, until nothing is left."""
     deadline = time.monotonic() + PATIENCE_S
     while pids := processes_of(path):
-        for pid in pids:
+        for pid in with_descendants(pids):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:

@@ -22,7 +22,7 @@ from orchestra.host import clock
 from orchestra.model.plan import Phase
 from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
-from orchestra.model.verdict import Retry
+from orchestra.model.verdict import Retry, may_gain
 
 LONGEST_REST_S = 30.0  # before another attempt of what failed through the host's fault
 
@@ -134,7 +134,7 @@ class _Phase:
             name
             for name in names
             if (r := self.record(name)).state == State.FAILED
-            and r.retry != Retry.NEVER
+            and may_gain(r.retry)
             and r.attempt <= (r.entry.retries or 0)
         ]
 
