@@ -38,9 +38,9 @@ def unlock(
     if sight.holder and not may(sight) and not dead:
         raise holder_alive(layout, sight.holder, vigil.health(sight.holder))
     with conduct(layout, who, seated=False, may_also_take=may) as conductor:
-        if sight.held and may(sight):
+        if sight.held and may(sight) and not dead:  # a dead one's was taken over, as by any command
             note: dict[str, Any] = {"holder": sight.holder.to_json() if sight.holder else None}
-            forced = force and sight.holder is not None and not dead
+            forced = force and sight.holder is not None
             conductor.record([Draft(ALERTS, "lock_freed", {**note, "forced": forced})])
         return {"found": found(sight, dead), "recovered": conductor.recovered}
 

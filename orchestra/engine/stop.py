@@ -75,11 +75,14 @@ def finish_stops(conductor: Conductor) -> tuple[list[dict[str, Any]], list[dict[
     return stopped, alive
 
 
-def grace_left_s(record: WorkerRecord) -> float:
-    """What is left until the first KILL that was meant, whatever has become of the clock since."""
+def grace_left_s(record: WorkerRecord, began_at: int) -> float:
+    """What is left until the first KILL that was meant, whatever has become of the clock since.
+
+    Of what was meant before operation `began_at`, that is: what this command means, it gives whole.
+    """
     left = []
     for meant in record.stopping:
-        since_s = clock.seconds_since(meant.at)
+        since_s = clock.seconds_since(meant.at) if meant.op <= began_at else 0.0
         left.append(meant.grace_s - max(0.0, since_s or 0.0))
     return max(0.0, min(left, default=0.0))
 
@@ -121,7 +124,8 @@ def end_and_record(
         if not view.at_work and not view.ended:  # a launcher that comes up late finds this, and refrains
             write_result(conductor.layout, refusal(view.record))
     views = [view if view.at_work else conductor.view(view.record) for view in views]
-    living = end_workers(conductor, views, {v.record.name: grace_left_s(v.record) for v in views})
+    graces = {v.record.name: grace_left_s(v.record, conductor.began_at) for v in views}
+    living = end_workers(conductor, views, graces)
     stopped, alive = [], []
     for view in views:
         record = view.record

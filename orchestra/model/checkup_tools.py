@@ -10,7 +10,7 @@ from orchestra.model.checkup import Check, Health, some, unknown
 from orchestra.model.names import shown
 
 BASH_LEAST = (5, 0)  # for EPOCHREALTIME
-PROGRAMS = ("cp", "env", "grep", "ln", "mkdir", "mv", "rm", "sleep", "sync", "tail", "tr", "wc")
+PROGRAMS = ("cp", "env", "grep", "ln", "mkdir", "mv", "rm", "sleep", "stat", "sync", "tail", "tr", "wc")
 """What launchers call beside the builtins of bash."""
 
 # What a launcher asks of them that the small ones of some systems cannot do; prints what fails.

@@ -144,7 +144,12 @@ def test_a_launcher_that_is_stopped_beyond_its_timeout_is_named(root: Root) -> N
     launcher = root.mark("r", "W")["pid"]
     os.kill(launcher, signal.SIGSTOP)
     try:
-        row = wait_until(lambda: (w := root.worker("r", "W"))["reason"] and w, "the reason")
+
+        def held_up() -> dict[str, Any] | None:
+            row = root.worker("r", "W")
+            return row if "SIGSTOP" in (row["reason"] or "") else None
+
+        row = wait_until(held_up, "the reason")
         assert row["state"] == "running"
         assert f"its launcher (pid {launcher}) is stopped (SIGSTOP): kill -CONT {launcher}" in row["reason"]
         assert "held_up" in [alert["kind"] for alert in root("status", "r").json["alerts"]]

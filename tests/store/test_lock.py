@@ -452,7 +452,7 @@ def test_a_release_never_takes_away_the_lock_of_who_forced_us_out(layout: Layout
         os.rename = slowly  # type: ignore[assignment]
         if taken := take(layout, theirs):
             os.close(taken.record)
-            release(layout, theirs)
+            release(layout, taken.holder)
         time.sleep(0.004)
 
     forced = 0
@@ -462,6 +462,7 @@ def test_a_release_never_takes_away_the_lock_of_who_forced_us_out(layout: Layout
             assert time.monotonic() < deadline, f"forced it {forced} times only"
             mine = me()
             if taken := take(layout, mine, always):
+                mine = taken.holder  # with the token of the try that came to it
                 os.close(taken.record)
                 forced += taken.before.holder is not None and taken.before.holder.process.pid == pid
                 until = time.monotonic() + 0.006

@@ -9,7 +9,7 @@ import typer
 from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import is_free, mend_steps
+from orchestra.model.advice import is_free, mend_steps, worth_proposing
 from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import Retry, Verdict
@@ -46,7 +46,7 @@ def steps_about(words: str, view: WorkerView, story: dict[str, Any], *, free: bo
     if view.leftovers and free:
         found.append(f"orchestra stop {words} {name}")
     mended = mend_steps(words, [view]) if free and view.state == State.FAILED else []
-    if view.retry != Retry.NEVER:
+    if worth_proposing(view):
         found += mended
     if view.state in (State.RUNNING, State.STALLED):
         found.append(f"orchestra wait {words} --for {name}")
