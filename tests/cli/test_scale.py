@@ -59,7 +59,7 @@ def spoil_state(root: Root, how: str) -> None:
         case "altered":
             state.write_bytes(data.replace(b'"exit_code":0', b'"exit_code":1', 1))
         case "of another version":
-            state.write_bytes(data.replace(b'"version":2', b'"version":3', 1))
+            state.write_bytes(data.replace(b'"version":3', b'"version":4', 1))
         case "a directory":
             state.unlink()
             state.mkdir()
