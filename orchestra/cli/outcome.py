@@ -33,7 +33,7 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
     def proposed(verb: str) -> bool:
         return any(step.startswith(f"orchestra {verb} ") for step in steps)
 
-    failed = [views[row["name"]] for row in report.already if row["state"] == State.FAILED]
+    failed = [views.named(row["name"]) for row in report.already if row["state"] == State.FAILED]
     # By name, whatever a retry is worth: they were asked for by name, and are not started again.
     if failed and session.verb == "spawn" and not proposed("retry"):
         steps += mend_steps(session.words, failed)
