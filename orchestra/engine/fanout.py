@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from orchestra.backend.base import Batch, Launch
 from orchestra.engine.burial import clear_away, read_mark, write_result
 from orchestra.engine.conduct import Conductor
-from orchestra.engine.paper import Unfit, encoded, stage_trail
+from orchestra.engine.paper import Unfit, encoded, stage_trail, with_brief
 from orchestra.engine.room import Room
 from orchestra.errors import Storage, Superseded
 from orchestra.host import clock
@@ -281,8 +281,9 @@ class FanOut:
             return
         draft = Draft(OBSERVATIONS, "deferred", {**who(record), "reason": reason, "signals": signals})
         self.outcomes[record.name] = Outcome("deferred", answer, draft)
-        with contextlib.suppress(OSError):  # the log has it; the file is for people
-            publish(self.layout.brief(record.name), encoded(record.entry.brief), durable=False)
+        with contextlib.suppress(OSError, Unfit):  # the log has it; the file is for people
+            brief = with_brief(self.conductor, record).entry.brief
+            publish(self.layout.brief(record.name), encoded(brief), durable=False)
         write_result(
             self.layout,
             Result(record.name, record.attempt, "throttled", reason=reason, ended_at=clock.now()),

@@ -7,9 +7,11 @@ import os
 
 from orchestra.engine.burial import read_mark, tmp_dir
 from orchestra.engine.conduct import Conductor
+from orchestra.engine.observe import Observer
+from orchestra.model.brief import is_brief_of
 from orchestra.model.launcher import GRACE_S, LaunchOrder, render, takes_prompt_text
 from orchestra.model.record import WorkerRecord
-from orchestra.store.publish import Staging, write_all
+from orchestra.store.publish import Staging, open_regular, write_all
 
 RESERVE = b" " * 4095 + b"\n"
 MAX_ARGUMENT = 128 * 1024 - 1  # MAX_ARG_STRLEN of Linux, with its NUL
@@ -24,6 +26,7 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
     fits nowhere.
     """
     name, attempt, layout = record.name, record.attempt, conductor.layout
+    record = with_brief(conductor, record)
     if attempt > 1:
         archive(conductor, record)
     order = launch_order(conductor, record)
@@ -44,6 +47,24 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
     staging.add(name, layout.brief(name), encoded(record.entry.brief))
     staging.add(name, layout.prompt(name), encoded(prompt))
     staging.add(name, layout.launcher(name), render(order).encode("ascii"), 0o700)
+
+
+def with_brief(observer: Observer, record: WorkerRecord) -> WorkerRecord:
+    """With the brief's text, where it is no longer at hand. Raises OSError, Unfit."""
+    if not record.brief_is_out:
+        return record
+    text = ""
+    with contextlib.suppress(OSError), open_regular(observer.layout.brief(record.name)) as file:
+        text = file.read().decode("utf-8", "surrogateescape")
+    if not is_brief_of(record, text):
+        asked = observer.log.find(record.asked_op)
+        text = asked.data.get("entry", {}).get("brief", "") if asked else ""
+    if not is_brief_of(record, text):
+        raise Unfit(
+            f"its brief is gone: it is neither in {observer.layout.brief(record.name)} "
+            f"nor in the event log at operation {record.asked_op}; put it back there"
+        )
+    return record._replace(entry=record.entry._replace(brief=text))
 
 
 def launch_order(conductor: Conductor, record: WorkerRecord) -> LaunchOrder:

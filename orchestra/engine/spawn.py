@@ -15,6 +15,7 @@ from orchestra.engine.fanout import FanOut, SpawnReport
 from orchestra.engine.observe import Observer
 from orchestra.engine.room import Room
 from orchestra.errors import NameTaken
+from orchestra.model.brief import is_brief_of, long_brief_sha256
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.plan import WorkerEntry, entry_to_json
 from orchestra.model.record import State, WorkerRecord
@@ -36,10 +37,12 @@ def sort_out(observer: Observer, wanted: Iterable[Wanted]) -> tuple[list[Wanted]
         record = observer.history.workers.get(want.entry.name)
         if record is None:
             new.append(want)
-        elif (record.entry.brief, record.entry.command) == (want.entry.brief, want.entry.command):
+            continue
+        same_brief = want.entry is record.entry or is_brief_of(record, want.entry.brief)
+        if same_brief and record.entry.command == want.entry.command:
             known.append(record)
         else:
-            what = "brief" if record.entry.brief != want.entry.brief else "command"
+            what = "command" if same_brief else "brief"
             raise NameTaken(
                 f"run {observer.layout.run_id} has a worker {record.name!r} already, with another {what}",
                 hint="give the new one another name, or make the same call again with the old "
@@ -63,6 +66,7 @@ def intend(conductor: Conductor, new: list[Wanted]) -> None:
                     "attempt": 1,
                     "token": os.urandom(8).hex(),
                     "entry": entry_to_json(want.entry),
+                    **({"brief_sha256": sha} if (sha := long_brief_sha256(want.entry.brief)) else {}),
                 },
             )
             for want in new

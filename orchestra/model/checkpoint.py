@@ -1,6 +1,6 @@
 """`state.json`: the run at a glance, and the fold of its log so far, to go on from.
 
-    {"version":2,"run":"night-1","op":7,"epoch":2,…,"offset":4711,"behind":"…","body":"89abcdef","crc":"01234567",
+    {"version":3,"run":"night-1","op":7,"epoch":2,…,"offset":4711,"behind":"…","body":"89abcdef","crc":"01234567",
     "plan":{…},
     "states":{"W1":"done",…},
     "workers":{
@@ -12,6 +12,8 @@
   parses only whom it asks for, and a writer copies the lines of whom nothing happened to.
 * `states` has everybody's, so that counting them takes no look at their lines.
 * A worker's line tells it as `status` would; its `log` has what the log says besides, or otherwise.
+* A long brief is there only until its worker has ended: then its hash, and the operation in whose
+  line the log has it.
 * `body` is the CRC-32 of all that follows the first line; `crc` that of the first line's bytes before it.
 * `offset` is how far into events.jsonl it speaks, and `behind` what stands there just before.
 * It is never the truth: where anything about it is wrong, the log is read from its beginning.
@@ -34,7 +36,7 @@ from orchestra.model.snapshot import WorkerView, from_log
 from orchestra.model.trail import process_from_json
 from orchestra.model.workers import TRAITS, Saved, Workers
 
-VERSION = 2
+VERSION = 3
 
 _HEAD_END = re.compile(rb',"crc":"([0-9a-f]{8})",\Z')
 _BODY = re.compile(rb'"plan":(.*),\n"states":(.*),\n"workers":\{\n')

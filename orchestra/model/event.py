@@ -13,9 +13,11 @@ Adding a field is safe; changing what one means is not: old runs keep their line
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 COMMANDS = "commands"  # what was meant
@@ -29,6 +31,9 @@ _CRC = b',"crc":"'
 _BODY = -len(_CRC + b'89abcdef"}')  # where a line's checksum begins, from its end
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 _HEAD = ("op", "at", "topic", "kind", "epoch")
+
+Parser = Callable[[bytes], Any]
+"""Reads JSON as `json.loads` does, or raises ValueError (or RecursionError)."""
 
 
 class Draft(NamedTuple):
@@ -74,44 +79,47 @@ def decode(line: bytes) -> Event | None:
     return decode_all([line])[0]
 
 
-def decode_all(lines: list[bytes]) -> list[Event | None]:
+def decode_all(lines: list[bytes], loads: Parser = json.loads) -> list[Event | None]:
     """Many lines at once: the parser is called once for all whose checksum is right."""
     bodies = [line[:_BODY] for line in lines]
-    whole = [
-        i
-        for i, (line, body) in enumerate(zip(lines, bodies, strict=True))
-        if line[_BODY:] == b',"crc":"%08x"}' % zlib.crc32(body)
-    ]
+    crc = zlib.crc32
+    sums = [b',"crc":"%08x"}' % crc(body) for body in bodies]
+    whole = [line.endswith(told) for line, told in zip(lines, sums, strict=True)]
+    if not any(whole):
+        return [None] * len(lines)
+    damaged = not all(whole)
     try:
-        parsed = json.loads(b"[%s]" % b",".join([bodies[i] + b"}" for i in whole]))
-        if len(parsed) != len(whole):
+        parsed = loads(b"[%s}]" % b"},".join(itertools.compress(bodies, whole) if damaged else bodies))
+        if len(parsed) != sum(whole):
             raise ValueError("one line is not one value")
     except (ValueError, RecursionError):
+        if loads is not json.loads:
+            return decode_all(lines)
         if len(lines) == 1:
             return [None]
         return [decode(line) for line in lines]
-    events: list[Event | None] = [None] * len(lines)
-    for i, data in zip(whole, parsed, strict=True):
-        events[i] = _event(data)
+    if not damaged:
+        return _events(parsed)
+    events = iter(_events(parsed))
+    return [next(events) if good else None for good in whole]
+
+
+def _events(parsed: list[Any]) -> list[Event | None]:
+    """A value that is no event gives None: any worker can write telemetry, and a checksum is no signature."""
+    events: list[Event | None] = []
+    add, make = events.append, tuple.__new__
+    for data in parsed:
+        try:
+            take = data.pop
+            op, at, topic, kind, epoch = take("op"), take("at"), take("topic"), take("kind"), take("epoch")
+        except (AttributeError, KeyError, TypeError, IndexError):
+            add(None)
+            continue
+        if type(op) is type(epoch) is int and type(at) is type(topic) is type(kind) is str:
+            add(make(Event, (op, at, topic, kind, epoch, data)))  # by its own way it takes twice as long
+        else:
+            add(None)
     return events
-
-
-def _event(data: Any) -> Event | None:
-    try:
-        take = data.pop
-        op, at, topic, kind, epoch = take("op"), take("at"), take("topic"), take("kind"), take("epoch")
-    except (AttributeError, KeyError, TypeError, IndexError):
-        return None
-    # Any worker can write telemetry, and a checksum is no signature.
-    if not (
-        isinstance(op, int)
-        and isinstance(at, str)
-        and isinstance(topic, str)
-        and isinstance(kind, str)
-        and isinstance(epoch, int)
-    ):
-        return None
-    return Event(op, at, topic, kind, epoch, data)
 
 
 class Place(NamedTuple):
@@ -135,11 +143,11 @@ class Reading(NamedTuple):
     damage: list[Damage]
 
 
-def read_log(data: bytes, offset: int = 0) -> Reading:
+def read_log(data: bytes, offset: int = 0, loads: Parser = json.loads) -> Reading:
     """Parse whole log text that starts at `offset` of its file."""
     lines = data.split(b"\n")
     rest = lines.pop()
-    decoded = decode_all(lines)
+    decoded = decode_all(lines, loads)
     events = [event for event in decoded if event is not None]
     if len(events) == len(lines) and not rest:
         return Reading(events, offset + len(data), [])

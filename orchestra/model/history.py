@@ -7,15 +7,23 @@ once, and a late fact about an abandoned attempt changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from orchestra.model.event import ALERTS, COMMANDS, Draft, Event
-from orchestra.model.plan import Plan, entry_from_json, plan_from_json
+from orchestra.model import event as log
+from orchestra.model.brief import long_brief_sha256
+from orchestra.model.event import ALERTS, COMMANDS, Event
+from orchestra.model.plan import Plan, WorkerEntry, entry_from_json, plan_from_json
 from orchestra.model.record import ENDED, Deferral, Seat, State, StopMeant, WorkerRecord
 from orchestra.model.trail import process_from_json
 from orchestra.model.verdict import Verdict
 from orchestra.model.workers import Workers
+
+Draft = dict[str, Any]
+"""A WorkerRecord's fields, in their order, while a row of events is folded into them.
+
+What follows is folded a million times over for one long log; its speed counts.
+"""
 
 
 class History:
@@ -34,6 +42,7 @@ class History:
         self.unseated: set[str] = set()
         self.alerts: list[dict[str, Any]] = []
         self.whole = True  # False: cut short in the middle of a fact, so that it must not be kept
+        self._drafts: dict[str, Draft] = {}
         self._plan: Plan | None = None
         self._planned: dict[str, WorkerRecord] | None = None
 
@@ -57,25 +66,51 @@ class History:
 
     def apply(self, events: Iterable[Event]) -> History:
         self.whole = False
-        for event in events:
-            if event.op > self.op:
-                self.op = event.op
-            if event.epoch > self.epoch:
-                self.epoch = event.epoch
-            if event.topic == ALERTS:
-                self.alerts.append({"op": event.op, "at": event.at, "kind": event.kind, **event.data})
-            fold = _FOLDS.get(event.kind)
-            if fold is not None:
-                fold(self, event)
+        drafts, facts = self._drafts, _FACTS.get
+        done, failed = ENDED
+        try:
+            for event in events:
+                op, at, topic, kind, epoch, data = event
+                if op > self.op:
+                    self.op = op
+                if epoch > self.epoch:
+                    self.epoch = epoch
+                if topic == ALERTS:
+                    self.alerts.append({"op": op, "at": at, "kind": kind, **data})
+                if (fact := facts(kind)) is not None:
+                    name = data.get("worker", "")
+                    draft = drafts.get(name) or self._draft(name)
+                    if draft is None or data.get("attempt") != draft["attempt"]:
+                        continue
+                    if (state := draft["state"]) is not done and state is not failed:
+                        fact(draft, op, at, data)
+                elif (fold := _FOLDS.get(kind)) is not None:
+                    fold(self, event)
+        finally:
+            for name, draft in drafts.items():
+                self.workers[name] = WorkerRecord._make(draft.values())
+            drafts.clear()
         self.whole = True
         return self
+
+    def _draft(self, name: str) -> Draft | None:
+        """The worker's record, to be written on until `apply` is done."""
+        if name not in self._drafts:
+            record = self.workers.get(name)
+            if record is None:
+                return None
+            self._begin(record)
+        return self._drafts[name]
+
+    def _begin(self, record: WorkerRecord) -> None:
+        self._drafts[record.name] = dict(zip(WorkerRecord._fields, record, strict=True))
 
     def seat_for(self, narrator: str | None) -> Seat:
         if narrator in self.unseated:
             return Seat.LOST
         return Seat.FREE if narrator is None or self.seat in (None, narrator) else Seat.TAKEN
 
-    def knows(self, draft: Draft) -> bool:
+    def knows(self, draft: log.Draft) -> bool:
         """Whether a fact about a worker is in the log already, or is about an abandoned attempt."""
         if draft.topic == COMMANDS or "worker" not in draft.data:
             return False
@@ -105,145 +140,57 @@ def _run_created(history: History, event: Event) -> None:
 def _spawn_intended(history: History, event: Event) -> None:
     data = event.data
     name = data["worker"]
-    if name in history.workers:
+    if name in history._drafts or name in history.workers:
         return
-    history.workers[name] = WorkerRecord(
-        name,
-        data.get("phase"),
-        entry_from_json(data["entry"]),
-        data["attempt"],
-        data["token"],
-        State.SPAWNING,
-        event.at,
-        event.op,
+    entry = entry_from_json(data["entry"])
+    history._begin(
+        WorkerRecord(
+            name,
+            data.get("phase"),
+            entry,
+            data["attempt"],
+            data["token"],
+            State.SPAWNING,
+            event.at,
+            event.op,
+            asked_op=event.op,
+            brief_sha256=data.get("brief_sha256") or long_brief_sha256(entry.brief),
+        )
     )
 
 
 def _retry_intended(history: History, event: Event) -> None:
-    record = history.workers.get(event.data["worker"])
-    if record is None or event.data["attempt"] != record.attempt + 1:
+    data = event.data
+    before = history._draft(data["worker"])
+    if before is None or data["attempt"] != before["attempt"] + 1:
         return
-    failure = {
-        "attempt": record.attempt,
-        "verdict": record.verdict,
-        "reason": record.reason,
-        "exit_code": record.exit_code,
-        "signal": record.signal,
-        "started_at": record.started_at,
-        "ended_at": record.ended_at,
-    }
-    command = event.data.get("command")
-    history.workers[record.name] = WorkerRecord(
-        record.name,
-        record.phase,
-        record.entry._replace(command=tuple(command)) if command else record.entry,
-        event.data["attempt"],
-        event.data["token"],
-        State.SPAWNING,
-        event.at,
-        event.op,
-        failures=(*record.failures, failure),
+    failure = {key: before[key] for key in _FAILURE}
+    command = data.get("command")
+    entry: WorkerEntry = before["entry"]
+    history._begin(
+        WorkerRecord(
+            before["name"],
+            before["phase"],
+            entry._replace(command=tuple(command)) if command else entry,
+            data["attempt"],
+            data["token"],
+            State.SPAWNING,
+            event.at,
+            event.op,
+            failures=(*before["failures"], failure),
+            asked_op=before["asked_op"],
+            brief_sha256=before["brief_sha256"],
+        )
     )
 
 
-def _with(record: WorkerRecord, **new: Any) -> WorkerRecord:
-    """`_replace`, in half the time: a long log is folded in little else."""
-    fields = list(record)
-    for key, value in new.items():
-        fields[_AT[key]] = value
-    return WorkerRecord._make(fields)
-
-
-_AT = {field: at for at, field in enumerate(WorkerRecord._fields)}
-
-
-def _current(history: History, event: Event) -> WorkerRecord | None:
-    record: WorkerRecord | None = history.workers.get(event.data.get("worker", ""))
-    if record is None or event.data.get("attempt") != record.attempt or record.state in ENDED:
-        return None
-    return record
-
-
-def _spawned(history: History, event: Event) -> None:
-    if record := _current(history, event):
-        history.workers[record.name] = _with(
-            record,
-            state=State.RUNNING,
-            since=event.at,
-            op=event.op,
-            process=process_from_json(event.data) if event.data.get("pid") else None,
-            started_at=event.data.get("started_at"),
-            deferral=None,
-            reason=None,
-        )
-
-
-def _deferred(history: History, event: Event) -> None:
-    record = _current(history, event)
-    if record is None:
-        return
-    before = record.deferral
-    deferral = Deferral(
-        before.since if before else event.at,
-        before.times + 1 if before else 1,
-        event.data.get("reason", ""),
-        event.data.get("signals", []),
-    )
-    history.workers[record.name] = _with(
-        record,
-        state=State.DEFERRED,
-        since=deferral.since,
-        op=event.op,
-        deferral=deferral,
-        reason=deferral.reason,
-    )
-
-
-def _ended(history: History, event: Event) -> None:
-    if record := _current(history, event):
-        data = event.data
-        history.workers[record.name] = _with(
-            record,
-            state=State.DONE if data.get("status") == "done" else State.FAILED,
-            since=event.at,
-            op=event.op,
-            deferral=None,
-            verdict=data.get("verdict"),
-            reason=data.get("reason"),
-            exit_code=data.get("exit_code"),
-            signal=data.get("signal"),
-            started_at=data.get("started_at") or record.started_at,
-            ended_at=data.get("ended_at"),
-            retry=data.get("retry"),
-            leftovers=tuple(data.get("leftovers", ())),
-        )
-
-
-def _stop_intended(history: History, event: Event) -> None:
-    if record := _current(history, event):
-        meant = StopMeant(event.op, event.at, float(event.data.get("grace_s", 0)))
-        by_plan = event.data.get("reason") if event.data.get("verdict") == Verdict.STALLED else None
-        history.workers[record.name] = _with(
-            record,
-            stopping=(*record.stopping, meant),
-            stall_reason=by_plan,
-        )
+_FAILURE = ("attempt", "verdict", "reason", "exit_code", "signal", "started_at", "ended_at")
 
 
 def _leftovers_ended(history: History, event: Event) -> None:
-    record = history.workers.get(event.data.get("worker", ""))
-    if record is not None and record.attempt == event.data.get("attempt"):
-        history.workers[record.name] = _with(record, leftovers=tuple(event.data.get("still_alive", ())))
-
-
-def _stalled(history: History, event: Event) -> None:
-    if record := _current(history, event):
-        history.workers[record.name] = _with(record, stalled=True, op=event.op)
-
-
-def _running_again(history: History, event: Event) -> None:
-    if record := _current(history, event):
-        history.workers[record.name] = _with(record, stalled=False, op=event.op)
+    draft = history._draft(event.data.get("worker", ""))
+    if draft is not None and draft["attempt"] == event.data.get("attempt"):
+        draft["leftovers"] = tuple(event.data.get("still_alive", ()))
 
 
 def _seat_taken(history: History, event: Event) -> None:
@@ -255,16 +202,64 @@ def _seat_taken(history: History, event: Event) -> None:
     history.seat_since = event.at
 
 
-_FOLDS = {
+_FOLDS: dict[str, Callable[[History, Event], None]] = {
     "run_created": _run_created,
     "spawn_intended": _spawn_intended,
     "retry_intended": _retry_intended,
+    "leftovers_ended": _leftovers_ended,
+    "seat_taken": _seat_taken,
+}
+
+
+# --- what happens to a worker's current attempt, which has not ended ----------------------------
+
+
+def _spawned(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
+    draft["state"], draft["since"], draft["op"] = State.RUNNING, at, op
+    draft["process"] = process_from_json(data) if data.get("pid") else None
+    draft["started_at"] = data.get("started_at")
+    draft["deferral"] = draft["reason"] = None
+
+
+def _deferred(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
+    since, times, _, _ = draft["deferral"] or (at, 0, "", [])
+    reason = data.get("reason", "")
+    draft["state"], draft["since"], draft["op"], draft["reason"] = State.DEFERRED, since, op, reason
+    draft["deferral"] = Deferral(since, times + 1, reason, data.get("signals", []))
+
+
+def _ended(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
+    tell = data.get
+    draft["state"] = State.DONE if tell("status") == "done" else State.FAILED
+    draft["since"], draft["op"] = at, op
+    draft["deferral"] = None
+    draft["verdict"], draft["reason"] = tell("verdict"), tell("reason")
+    draft["exit_code"], draft["signal"] = tell("exit_code"), tell("signal")
+    draft["started_at"] = tell("started_at") or draft["started_at"]
+    draft["ended_at"], draft["retry"] = tell("ended_at"), tell("retry")
+    draft["leftovers"] = tuple(tell("leftovers", ()))
+    if draft["brief_sha256"] is not None and draft["entry"].brief:
+        draft["entry"] = draft["entry"]._replace(brief="")  # of 10,000 such briefs few are asked for again
+
+
+def _stop_intended(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
+    draft["stopping"] += (StopMeant(op, at, float(data.get("grace_s", 0))),)
+    draft["stall_reason"] = data.get("reason") if data.get("verdict") == Verdict.STALLED else None
+
+
+def _stalled(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
+    draft["stalled"], draft["op"] = True, op
+
+
+def _running_again(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
+    draft["stalled"], draft["op"] = False, op
+
+
+_FACTS: dict[str, Callable[[Draft, int, str, dict[str, Any]], None]] = {
     "spawned": _spawned,
     "deferred": _deferred,
     "ended": _ended,
+    "stop_intended": _stop_intended,
     "stalled": _stalled,
     "running_again": _running_again,
-    "leftovers_ended": _leftovers_ended,
-    "stop_intended": _stop_intended,
-    "seat_taken": _seat_taken,
 }

@@ -52,7 +52,7 @@ class WorkerRecord(NamedTuple):
 
     name: str
     phase: str | None
-    entry: WorkerEntry  # everything filled in; brief is the text itself
+    entry: WorkerEntry  # everything filled in; brief is the text itself, or taken out: see below
     attempt: int
     token: str
     state: State
@@ -72,3 +72,9 @@ class WorkerRecord(NamedTuple):
     stopping: tuple[StopMeant, ...] = ()  # each time that somebody meant to stop this attempt
     stall_reason: str | None = None  # why that is, where it is by the plan's stall_action
     leftovers: tuple[int, ...] = ()  # PIDs of a lost attempt that lived on, until they are ended
+    asked_op: int = 0  # the operation that asked for it first: the log has its brief there
+    brief_sha256: str | None = None  # of a long brief, which the entry has only until the first end
+
+    @property
+    def brief_is_out(self) -> bool:
+        return self.brief_sha256 is not None and not self.entry.brief

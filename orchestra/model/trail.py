@@ -153,13 +153,14 @@ def _object(text: str) -> dict[str, Any] | None:
 
 def _text(data: dict[str, Any], key: str) -> str:
     value = data.get(key)
-    return value if isinstance(value, str) else ""
+    return value if type(value) is str else ""
 
 
 def _maybe_number(data: dict[str, Any], key: str) -> int | None:
     value = data.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if type(value) is int else None  # a truth value is none
 
 
 def _number(data: dict[str, Any], key: str) -> int:
-    return _maybe_number(data, key) or 0
+    value = data.get(key)
+    return value if type(value) is int else 0

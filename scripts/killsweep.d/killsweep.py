@@ -65,8 +65,9 @@ class Verdict(NamedTuple):
 class Bench:
     """What all points share: the code under test (a copy: edits do not reach it), and prepared runs."""
 
-    def __init__(self, place: Path, strace: str) -> None:
+    def __init__(self, place: Path, strace: str, *, long: bool) -> None:
         self.place = place
+        self.long = long  # the runs' logs are read on from state.json
         self.strace = strace
         self.code = place / "code"
         shutil.copytree(CHECKOUT / "orchestra", self.code / "orchestra", ignore=_no_caches)
@@ -210,6 +211,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--short", action="store_true", help="a sample of the points: about a minute on two cores"
     )
+    parser.add_argument(
+        "--long", action="store_true", help="with logs so long that they are read on from state.json"
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--kill-only", action="store_true", help="only SIGKILL")
     group.add_argument("--errors-only", action="store_true", help="only ENOSPC and EIO")
@@ -232,7 +236,7 @@ def main() -> int:
     sys.path.insert(0, str(place / "code"))
     keep = False
     try:
-        bench = Bench(place, strace)
+        bench = Bench(place, strace, long=args.long)
         numbered = choose(bench, args)
         if args.list:
             for number, point in numbered:

@@ -126,10 +126,25 @@ class Stage:
         )
         if command != "init":
             self.must("init", "R")
+            if self.bench.long:
+                self.make_long()
         if command == "retry":
             self.must(*self.words("spawn"))
             self.must("wait", "R", "--keep-going", codes=(1,))
             self.starts.unlink()
+
+    def make_long(self) -> None:
+        """So long a log that each command goes on from state.json, the first of them too."""
+        from orchestra.model.event import OBSERVATIONS, Event, encode
+        from orchestra.store.eventlog import CHECKED_WHOLE
+
+        with open(self.run_dir / "events.jsonl", "ab") as log:
+            for op in range(2, 19):
+                pad = "x" * (CHECKED_WHOLE // 16)
+                log.write(
+                    encode(Event(op, "2026-01-31T23:59:59.123Z", OBSERVATIONS, "noted", 1, {"pad": pad}))
+                )
+        self.must("unlock", "R")
 
     def trace(self) -> str:
         return "".join(p.read_text(errors="replace") for p in sorted(self.place.glob("trace*")))

@@ -59,7 +59,7 @@ def spoil_state(root: Root, how: str) -> None:
         case "altered":
             state.write_bytes(data.replace(b'"exit_code":0', b'"exit_code":1', 1))
         case "of another version":
-            state.write_bytes(data.replace(b'"version":2', b'"version":3', 1))
+            state.write_bytes(data.replace(b'"version":3', b'"version":4', 1))
         case "a directory":
             state.unlink()
             state.mkdir()
@@ -107,6 +107,38 @@ def test_a_command_on_a_long_log_reads_what_came_after_the_checkpoint_and_a_dele
     assert kinds.count("log_damage") == 1
     assert root("unlock", "r").json["recovered"][0]["what"] == "log_damaged"
     assert root("status", "r").json["counts"]["done"] in (count, count + 1), "it cost one line at most"
+
+
+BRIEF = "Look into this. " * 200
+OTHER = ["sh", "-c", 'cat; [ "$ORCHESTRA_ATTEMPT" -ge 2 ]']
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["the brief's file is there", "it is not"])
+@pytest.mark.parametrize("lengthened", [False, True], ids=["a short log", "a long one"])
+def test_a_long_brief_is_in_state_json_until_the_end_and_a_retry_has_it_all_the_same(
+    root: Root, lengthened: bool, gone: bool
+) -> None:
+    root.init("r")
+    if lengthened:
+        make_long(root.run_dir("r"))
+        root("unlock", "r")
+    row = {"name": "W", "brief": BRIEF, "command": OTHER}
+    assert root("spawn", "r", "--no-throttle", "--from", "-", stdin=json.dumps([row])).names("spawned") == [
+        "W"
+    ]
+    assert root("wait", "r", "--for", "W").code == 1
+    again = root("spawn", "r", "--no-throttle", "--from", "-", stdin=json.dumps([row]))
+    assert [row["name"] for row in again.json["already"]] == ["W"]
+    other = root("spawn", "r", "--from", "-", stdin=json.dumps([{**row, "brief": BRIEF + "!"}]))
+    assert other.json["error"]["code"] == "name_taken"
+    assert BRIEF not in (root.run_dir("r") / "state.json").read_text()
+    brief = root.run_dir("r") / "brief-W.md"
+    if gone:
+        brief.write_text("another")
+    assert root("retry", "r", "W", "--no-throttle").names("spawned") == ["W"]
+    assert root("wait", "r", "--for", "W").code == 0
+    assert brief.read_text() == BRIEF
+    assert (root.run_dir("r") / "log-W.out").read_text() == BRIEF
 
 
 def test_status_of_a_long_run_says_what_it_cut_and_counts_everybody(long: tuple[Root, int]) -> None:

@@ -39,6 +39,16 @@ def test_at_a_sample_of_all_points_nothing_is_lost_and_nothing_is_started_twice(
     assert " 0 failures" in done.stdout
 
 
+@pytest.mark.timeout(300)
+def test_the_same_holds_where_a_long_log_is_read_on_from_its_checkpoint() -> None:
+    strace_or_skip()
+    done = killsweep(
+        "--short", "--long", "--kill-only", "--sweep", "spawn/narrator", "--sweep", "retry/narrator"
+    )
+    assert done.returncode == 0, f"{done.stderr[-6000:]}\n{done.stdout}"
+    assert " 0 failures" in done.stdout
+
+
 def test_without_strace_the_sweep_says_how_to_get_it(tmp_path: Path) -> None:
     for tool in ("bash", "env", "dirname", "python3"):
         (tmp_path / tool).symlink_to(shutil.which(tool) or "/nowhere")
@@ -58,5 +68,6 @@ def test_the_sweep_explains_itself() -> None:
     done = killsweep("--help")
     assert done.returncode == 0
     assert all(
-        word in done.stdout for word in ("--short", "--kill-only", "--errors-only", "--only", "--jobs")
+        word in done.stdout
+        for word in ("--short", "--long", "--kill-only", "--errors-only", "--only", "--jobs")
     )
