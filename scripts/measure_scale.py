@@ -28,15 +28,16 @@ ROUNDS = 7
 AT = "2026-01-31T23:59:59.123Z"
 BRIEF = "Look into this and say what you find. " * 13  # half a KB
 COMMAND = ("claude", "-p", "--output-format", "stream-json", "--verbose")
+LONG_BRIEF = BRIEF * 20  # 10 KB
 MIB = 1024**2
 
 
-def told(workers: int, running: int = 0) -> Iterator[tuple[str, str, dict[str, object]]]:
+def told(workers: int, running: int = 0, brief: str = BRIEF) -> Iterator[tuple[str, str, dict[str, object]]]:
     """(topic, kind, data) of a run's workers, the last of them still running, as this process."""
     me = process.this_process().to_json()
     for i in range(workers):
         name = f"Worker-{i:05}"
-        entry = entry_to_json(WorkerEntry(name, BRIEF, COMMAND, "/tmp", stall_s=600.0, retries=1))
+        entry = entry_to_json(WorkerEntry(name, brief, COMMAND, "/tmp", stall_s=600.0, retries=1))
         who = {"worker": name, "attempt": 1}
         yield COMMANDS, "spawn_intended", {**who, "phase": None, "token": f"{i:016x}", "entry": entry}
         yield OBSERVATIONS, "spawned", {**who, **me, "started_at": AT}
@@ -85,10 +86,10 @@ def write_files(run_dir: Path, workers: int, running: int) -> None:
             os.link(own / "result.json", run_dir / f"result-{name}.json")
 
 
-def large_run(root: Path, name: str, workers: int, running: int = 0) -> None:
+def large_run(root: Path, name: str, workers: int, running: int = 0, brief: str = BRIEF) -> None:
     """A run whose last command has just ended."""
     orchestra(root, "init", name)
-    write_log(root / name, told(workers, running))
+    write_log(root / name, told(workers, running, brief))
     write_files(root / name, workers, running)
     orchestra(root, "unlock", name)
 
@@ -113,12 +114,14 @@ def measure_large_status(root: Path) -> list[Row]:
     for size in sizes:
         large_run(root, f"ended-{size}", size)
     large_run(root, "running", 10_000, running=500)
+    large_run(root, "long-briefs", 10_000, brief=LONG_BRIEF)
     planned_run(root, "planned", 10_000)
     rows = []
     costs = {}
     kinds = {
         "mostly ended": "ended-10000",
         "500 of them running": "running",
+        "all ended, with briefs of 10 KB": "long-briefs",
         "all of them planned": "planned",
     }
     for what, run in kinds.items():

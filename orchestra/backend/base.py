@@ -75,14 +75,17 @@ class Backend(Protocol):
     def leftovers(self, token: str) -> list[Process]:
         """What an attempt started and still lives, wherever it hides."""
 
+    def all_leftovers(self) -> dict[str, list[Process]]:
+        """token -> its leftovers, of all attempts at the cost of one."""
+
     def watch(self, directory: str) -> Watch:
         """Be told of files that come into a directory, and of processes that end."""
 
     def ask_to_stop(self, launcher: Process) -> None:
         """Tell a launcher to end its worker, as this was asked for, and to report."""
 
-    def kill_worker(self, token: str, launcher: Process) -> None:
-        """KILL all of an attempt but its launcher, which reports then."""
+    def kill_workers(self, attempts: list[tuple[str, Process]]) -> None:
+        """KILL all of each attempt (token, launcher) but the launcher, which reports then."""
 
     def end(self, token: str, launcher: Process | None, grace_s: float) -> list[Process]:
         """End all of an attempt; returns what could not be ended."""

@@ -28,6 +28,9 @@ class Local:
     def leftovers(self, token: str) -> list[Process]:
         return process.carriers(token)
 
+    def all_leftovers(self) -> dict[str, list[Process]]:
+        return process.all_carriers()
+
     def watch(self, directory: str) -> Watch:
         from orchestra.host import watch  # only who waits needs watchdog
 
@@ -37,13 +40,15 @@ class Local:
         process.send(launcher, signal.SIGUSR1)  # the launcher's own trap for it
         process.send(launcher, signal.SIGCONT)
 
-    def kill_worker(self, token: str, launcher: Process) -> None:
-        # The launcher's own group is what helps it to report: its worker has another.
-        group = process.group_of(launcher.pid)
-        for member in {*process.carriers(token), *process.descendants(launcher)} - {launcher}:
-            if process.group_of(member.pid) != group:
-                process.send(member, signal.SIGKILL)
-        process.send(launcher, signal.SIGCONT)  # a stopped one is woken, to report
+    def kill_workers(self, attempts: list[tuple[str, Process]]) -> None:
+        carriers, children = process.all_carriers(), process.children()
+        for token, launcher in attempts:
+            # The launcher's own group is what helps it to report: its worker has another.
+            group = process.group_of(launcher.pid)
+            for member in {*carriers.get(token, ()), *process.descendants(launcher, children)} - {launcher}:
+                if process.group_of(member.pid) != group:
+                    process.send(member, signal.SIGKILL)
+            process.send(launcher, signal.SIGCONT)  # a stopped one is woken, to report
 
     def end(self, token: str, launcher: Process | None, grace_s: float) -> list[Process]:
         return process.end_all(token, launcher, grace_s=grace_s)

@@ -23,7 +23,8 @@ def list_runs(root: str, limit: int) -> tuple[list[dict[str, Any]], int]:
             continue
     found.sort(reverse=True)
     chosen = found[:limit] if limit else found
-    return [row(os.path.realpath(root), run, changed) for changed, run in chosen], len(found)
+    root = os.path.realpath(root)
+    return [row(root, run, changed) for changed, run in chosen], len(found)
 
 
 def row(root: str, run: str, changed: float) -> dict[str, Any]:

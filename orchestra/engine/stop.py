@@ -169,8 +169,12 @@ def end_workers(
         if view.process is not None:
             observer.backend.ask_to_stop(view.process)
     await_results(observer, running, graces_s)
-    living = {}
+    living: dict[str, list[int]] = {}
+    there = observer.backend.all_leftovers()
     for view in views:  # also of a launcher that has come up only now
+        if view.record.token not in there and not (view.process and observer.backend.lives(view.process)):
+            living[view.record.name] = []
+            continue
         # Where something is at work and no launcher is known that would heed a grace, it is given here.
         grace_s = graces_s[view.record.name] if view.at_work and view.process is None else 0.0
         left = observer.backend.end(view.record.token, view.process, grace_s=grace_s)
@@ -211,11 +215,10 @@ def await_results(observer: Observer, views: list[WorkerView], graces_s: dict[st
         ]
         if not left:
             return
-        for view in left:
-            name = view.record.name
-            if view.process and name not in killed and now_s > graces_s[name]:
-                killed.add(name)
-                observer.backend.kill_worker(view.record.token, view.process)
+        late = [v for v in left if v.record.name not in killed and now_s > graces_s[v.record.name]]
+        if late:
+            killed.update(view.record.name for view in late)
+            observer.backend.kill_workers([(v.record.token, v.process) for v in late if v.process])
         clock.pause(0.02)
 
 

@@ -164,13 +164,22 @@ def _read(pid: int, what: str) -> bytes:
 
 def carriers(token: str) -> list[Process]:
     """Every living process that has TOKEN=token in its environment."""
-    found = []
+    return all_carriers().get(token, [])
+
+
+def all_carriers() -> dict[str, list[Process]]:
+    """token -> the living processes that have it in their environment: one look for all attempts."""
+    found: dict[str, list[Process]] = {}
+    mark = f"{TOKEN}=".encode()
     for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid() or not carries(int(name), token):
+        if not name.isdigit() or int(name) == os.getpid():
             continue
-        start = start_of(int(name))
+        text = _read(int(name), "environ")
+        words = {word for word in text.split(b"\0") if word.startswith(mark)} if mark in text else ()
+        start = start_of(int(name)) if words else None
         if start is not None:
-            found.append(known(int(name), start))
+            for word in words:
+                found.setdefault(os.fsdecode(word[len(mark) :]), []).append(known(int(name), start))
     return found
 
 
@@ -210,25 +219,32 @@ def bearers() -> list[Bearer]:
     return found
 
 
-def descendants(root: Process) -> list[Process]:
+Children = dict[int, list[tuple[int, int | None]]]
+"""PID -> (PID, start; None: a zombie) of its children."""
+
+
+def children() -> Children:
+    """Of every process: one look for all attempts."""
+    found: Children = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(ValueError, IndexError):
+                stat = _read(int(name), "stat")
+                parent = int(stat[stat.rfind(b")") + 2 :].split()[1])
+                found.setdefault(parent, []).append((int(name), start_of(int(name))))
+    return found
+
+
+def descendants(root: Process, known_children: Children | None = None) -> list[Process]:
     """What descends from a living process, by parentage."""
     if not lives(root):
         return []
-    parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with (
-                contextlib.suppress(OSError, ValueError, IndexError),
-                open(f"/proc/{name}/stat", "rb") as file,
-            ):
-                stat = file.read()
-                parents.setdefault(int(stat[stat.rfind(b")") + 2 :].split()[1]), []).append(int(name))
+    below = children() if known_children is None else known_children
     found: list[Process] = []
     waiting = [root.pid]
     while waiting:
-        for pid in parents.pop(waiting.pop(), []):
+        for pid, start in below.get(waiting.pop(), ()):
             waiting.append(pid)
-            start = start_of(pid)
             if start is not None:
                 found.append(known(pid, start))
     return found

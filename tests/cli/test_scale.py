@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Root, wait_until
 
+from orchestra.engine.conduct import conduct
+from orchestra.engine.narrator import Narrator
+from orchestra.engine.stop import stop
 from orchestra.model.event import COMMANDS, OBSERVATIONS, Event, encode
 from orchestra.model.plan import WorkerEntry, entry_to_json
 from orchestra.store.eventlog import CHECKED_WHOLE
+from orchestra.store.layout import Layout
 
 AT = "2026-01-31T23:59:59.123Z"
 ENDED = {"status": "done", "exit_code": 0, "started_at": AT, "ended_at": AT}
@@ -109,6 +114,7 @@ def test_a_command_on_a_long_log_reads_what_came_after_the_checkpoint_and_a_dele
     assert root("status", "r").json["counts"]["done"] in (count, count + 1), "it cost one line at most"
 
 
+DEAF = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"]
 BRIEF = "Look into this. " * 200
 OTHER = ["sh", "-c", 'cat; [ "$ORCHESTRA_ATTEMPT" -ge 2 ]']
 
@@ -192,3 +198,34 @@ def pidfds_of(pid: int) -> int:
         except OSError:
             continue
     return found
+
+
+def counting(real: Callable[[str], list[str]], seen: list[str]) -> Callable[[str], list[str]]:
+    def listdir(path: str = ".") -> list[str]:
+        seen.append(path)
+        return real(path)
+
+    return listdir
+
+
+def test_a_stop_of_many_looks_through_the_processes_as_often_as_of_one(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(root.tmp))
+    looks: dict[int, int] = {}
+    for count in (1, 12):
+        run = f"of-{count}"
+        root.init(run)
+        root.spawn(run, {f"W{i}": DEAF for i in range(count)})
+        for i in range(count):
+            wait_until((root.run_dir(run) / f"log-W{i}.out").read_text, "the trap")
+        seen: list[str] = []
+        with (
+            conduct(Layout(str(root.run_dir(run))), Narrator("stop")) as conductor,
+            monkeypatch.context() as patch,
+        ):
+            patch.setattr(os, "listdir", counting(os.listdir, seen))
+            report = stop(conductor, [], grace_s=0)
+        assert len(report.stopped) == count
+        looks[count] = seen.count("/proc")
+    assert looks[12] <= looks[1] + 4, "graces may end at two moments"
