@@ -6,15 +6,14 @@ Nothing here writes. Where the log and the workers' files disagree, the files wi
 from __future__ import annotations
 
 import os
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
 from orchestra.engine.place import run_ids
-from orchestra.engine.signs import SignReader
-from orchestra.engine.vigil import Vigil
 from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
 from orchestra.host import clock
-from orchestra.model.checkpoint import parse as parse_checkpoint
 from orchestra.model.history import History
 from orchestra.model.memory_kills import may_be_memory
 from orchestra.model.names import or_nearest
@@ -30,6 +29,10 @@ from orchestra.store.eventlog import CHECKED_WHOLE, EventLog
 from orchestra.store.layout import Layout
 from orchestra.store.publish import open_regular, read_text
 
+if TYPE_CHECKING:
+    from orchestra.engine.signs import SignReader
+    from orchestra.engine.vigil import Vigil
+
 MARK_PATIENCE_S = 5.0  # how long a mark may be there and unreadable: it is being written
 
 
@@ -39,11 +42,23 @@ class Observer:
     def __init__(self, layout: Layout, backend: Backend | None = None) -> None:
         self.layout = layout
         self.backend: Backend = backend or Local()
-        self.vigil = Vigil(layout)
         self.log = EventLog(layout.events, layout.damaged)
         self.history = History()
-        self.signs = SignReader(layout)
         self.final: Snapshot | None = None  # how the run stood when the command had done its work
+
+    # Imported by who needs them, as start-up counts: a lock that is held, workers that run.
+
+    @cached_property
+    def vigil(self) -> Vigil:
+        from orchestra.engine.vigil import Vigil
+
+        return Vigil(self.layout)
+
+    @cached_property
+    def signs(self) -> SignReader:
+        from orchestra.engine.signs import SignReader
+
+        return SignReader(self.layout)
 
     def standing(self) -> Snapshot:
         """How the run stands, for the answer: not looked at twice."""
@@ -82,6 +97,8 @@ class Observer:
         try:
             if os.stat(self.layout.events).st_size <= above:
                 return
+            from orchestra.model.checkpoint import parse as parse_checkpoint  # of long logs only
+
             with open_regular(self.layout.state) as file:
                 saved = parse_checkpoint(file.read())
         except OSError:
@@ -220,7 +237,7 @@ class Observer:
     def lock_state(self) -> tuple[lock.LockSight, bool]:
         """What the lock shows, and whether its holder is proved dead."""
         sight = self.lock_sight()
-        dead = self.vigil.dead(sight)
+        dead = sight.held and self.vigil.dead(sight)
         if dead and (again := self.lock_sight()) != sight:  # it let go before it ended
             return again, self.vigil.dead(again)
         return sight, dead
@@ -240,7 +257,8 @@ class Observer:
         if conducted is None:
             conducted = self.conducted()
         workers = self.history.workers
-        self.signs.prepare(workers.having("going"))
+        if any(record.state == State.RUNNING for record in workers.having("going")):
+            self.signs.prepare(workers.having("going"))
         seen = {record.name: self.view(record, conducted=conducted) for record in workers.having("going")}
         states: dict[str, str] = dict.fromkeys(self.history.planned(), State.PLANNED)
         states |= workers.states()
@@ -259,7 +277,7 @@ class Observer:
             self.history.op,
             views,
             conducted,
-            describe_lock(sight, self.vigil),
+            describe_lock(sight, self.vigil) if sight.held else {"held": False},
             self.history.seat,
             [*self._present_alerts(sight, dead, views), *reversed(self.history.alerts)],
         )
@@ -349,8 +367,7 @@ def no_such_run(layout: Layout) -> NoSuchRun:
 
 
 def describe_lock(sight: lock.LockSight, vigil: Vigil) -> dict[str, object]:
-    if not sight.held:
-        return {"held": False}
+    """One that is held."""
     if sight.holder is None:
         return {"held": True, "readable": False}
     told = {"held": True, "readable": True, "dead": vigil.dead(sight), **sight.holder.to_json()}
