@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from orchestra.model.usage import Usage
 
-_TOKEN = b"ORCHESTRA_TOKEN="
+_VARIABLE = b"\0ORCHESTRA_TOKEN="  # as it stands in an environment, behind another
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -45,10 +45,11 @@ def _carriers() -> tuple[dict[int, str], list[int]]:
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
-        text = _read(name, "environ")
-        word = next((w for w in text.split(b"\0") if w.startswith(_TOKEN)), b"") if _TOKEN in text else b""
-        if word:
-            owner[int(name)] = os.fsdecode(word[len(_TOKEN) :])
+        text = b"\0%s\0" % _read(name, "environ")
+        at = text.find(_VARIABLE)
+        if at >= 0:
+            word = text[at + len(_VARIABLE) : text.find(b"\0", at + 1)]
+            owner[int(name)] = os.fsdecode(word)
         else:
             others.append(int(name))
     return owner, others
