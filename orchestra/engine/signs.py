@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from orchestra.host import clock, process, tree
-from orchestra.model.precedent import Table, longest_before, parse_table, table_to_json, with_longest
+from orchestra.model.precedent import Table, longest_before, table_from, with_longest
 from orchestra.model.quiet import (
     Look,
     Signs,
@@ -29,8 +29,8 @@ from orchestra.model.quiet import (
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import Sight, WorkerView
 from orchestra.model.trail import Process
-from orchestra.store import quiet_file
-from orchestra.store.layout import Layout
+from orchestra.store.layout import Layout, notes_of
+from orchestra.store.note import Note
 from orchestra.store.publish import publish, read_text
 
 COSTS_TO_PAUSE = 300  # so many times what a look at all who need one has cost
@@ -64,7 +64,7 @@ class SignReader:
         self._over_at: dict[Key, float] = {}  # no timeout passes before
         self._looks: dict[Key, Look] = {}
         self._written: dict[Key, Look] = {}
-        self._root = os.path.dirname(layout.run_dir)
+        self._quiet = Note(notes_of(layout.root).quiet)
         self._members: dict[str, list[int]] = {}
         self._table: Table | None = None
         self._passed_at = float("-inf")
@@ -161,15 +161,10 @@ class SignReader:
             if look is None or not look.longest_s:
                 continue
             command, longest_s = view.record.entry.command, look.longest_s
-
-            def edit(
-                text: str | None, command: tuple[str, ...] | None = command, longest_s: float = longest_s
-            ) -> str | None:
-                table = with_longest(parse_table(text), command, longest_s, clock.now())
-                return None if table is None else table_to_json(table)
-
-            with contextlib.suppress(OSError):
-                quiet_file.change(self._root, edit)
+            with self._quiet.changing() as note:
+                table = with_longest(table_from(note), command, longest_s, clock.now())
+                if table is not None:
+                    note["quiet"] = table
 
     # --- files ------------------------------------------------------------------------------
 
@@ -229,7 +224,7 @@ class SignReader:
             self._remember(key, look)
         if is_stalled(entry, signs):
             if self._table is None:
-                self._table = parse_table(quiet_file.read(self._root))
+                self._table = table_from(self._quiet.read())
             before_s = longest_before(self._table, entry.command)
             signs = signs._replace(waits=tree.waits(signs.states), before_s=before_s)
         self._signs[key] = signs

@@ -7,7 +7,6 @@ Remembered beside the runs, in `.orchestra/quiet.json` under their root.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 MOST_COMMANDS = 200
@@ -46,17 +45,10 @@ def with_longest(table: Table, command: tuple[str, ...] | None, longest_s: float
     return {k: rows[k] for k in kept}
 
 
-def parse_table(text: str | None) -> Table:
-    """Empty for what is no table; rows that are none are left out."""
-    try:
-        rows = json.loads(text or "")["quiet"].items()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return {}
-    return {key: row for key, row in rows if _is_row(row)}
-
-
-def table_to_json(table: Table) -> str:
-    return json.dumps({"quiet": table}, indent=1) + "\n"
+def table_from(note: dict[str, Any]) -> Table:
+    """What the note says; empty for what is no table, and rows that are none are left out."""
+    rows = note.get("quiet")
+    return {key: row for key, row in rows.items() if _is_row(row)} if isinstance(rows, dict) else {}
 
 
 def _is_row(row: object) -> bool:

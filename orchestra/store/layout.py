@@ -127,7 +127,8 @@ class Notes(NamedTuple):
 
     needs: str  # what workers took, by command
     holds: str  # who has just started
+    quiet: str  # for how long workers were quiet and yet ended well, by command
 
 
 def notes_of(root: str) -> Notes:
-    return Notes(f"{root}/.orchestra/needs.json", f"{root}/.orchestra/holds.json")
+    return Notes(*(f"{root}/.orchestra/{name}.json" for name in Notes._fields))
