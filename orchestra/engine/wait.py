@@ -195,7 +195,7 @@ class _Wait:
             self.refresh()
         looked: dict[str, None] = {}
         while more := [name for name in dict.fromkeys([*names, *self.in_the_news()]) if name not in looked]:
-            self.observe(more, beat=beat)
+            self.observe(more)
             looked.update(dict.fromkeys(more))
         self.tell(list(looked))
 
@@ -215,8 +215,8 @@ class _Wait:
             and ((view := self.views.get(name)) is None or view.record is not record)
         ]
 
-    def observe(self, names: list[str], *, beat: bool) -> None:
-        """How long they have been quiet is looked at on a beat; until the next, who stalled stalls."""
+    def observe(self, names: list[str]) -> None:
+        """See these workers as they stand; record what is new of them."""
         conducted = self.observer.conducted()
         drafts: list[Draft] = []
         self.observer.signs.prepare(self.observer.record_of(name) for name in names)
@@ -278,15 +278,6 @@ class _Wait:
     def counts(self, view: WorkerView) -> bool:
         """With a cursor, only what came after it; a fact that could not be recorded counts always."""
         return self.scope.since is None or view.record.op > self.since or not _recorded(view)
-
-
-def still_stalled(before: WorkerView, now: WorkerView) -> WorkerView:
-    """`now` was not asked how quiet the worker is."""
-    if before.state != State.STALLED or now.state != State.RUNNING:
-        return now
-    if before.record.attempt != now.record.attempt:
-        return now
-    return now._replace(state=before.state, reason=before.reason)
 
 
 def _recorded(view: WorkerView) -> bool:
