@@ -117,11 +117,11 @@ class FanOut:
             with contextlib.suppress(OSError):  # `start` meets it again, and says so
                 self.open_batch()  # comes up while we wait for the disk
         errors = staging.publish()
+        self.conductor.check_still_mine()
         for record in staged:
             with self.in_its_own_right(record):
                 if record.name in errors:
                     raise errors[record.name]
-                self.conductor.check_still_mine()
                 self.start(record)
         self.collect(0)
 

@@ -40,7 +40,7 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
         order.tmp_dir,
     )
     for path in (layout.result(name), layout.sentinel(name)):  # a deferral's, or an earlier attempt's
-        with contextlib.suppress(FileNotFoundError):
+        if os.path.lexists(path):
             os.unlink(path)
     reserve(layout.attempt_reserve(name, attempt), RESERVE)
     reserve(layout.attempt_jobs(name, attempt), RESERVE[-401:])
@@ -81,7 +81,7 @@ def launch_order(conductor: Conductor, record: WorkerRecord) -> LaunchOrder:
         timeout_s=entry.timeout_s or 0,
         grace_s=GRACE_S,
         tmp_dir=tmp_dir(record.token),
-        pid_ns=conductor.holder.process.pid_ns,
+        where=conductor.holder.process,
     )
 
 
@@ -131,11 +131,8 @@ def archive(conductor: Conductor, record: WorkerRecord) -> None:
 
 def make_directories(*paths: str) -> None:
     for path in paths:
-        try:
+        if not os.path.isdir(path):
             os.mkdir(path, 0o700)
-        except FileExistsError:
-            if not os.path.isdir(path):
-                raise
 
 
 def reserve(path: str, space: bytes) -> None:

@@ -28,6 +28,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from orchestra.model.launcher_body import BODY, SHADOWED
+from orchestra.model.trail import Process
 from orchestra.model.verdict import AUTH_PATTERN, RATE_LIMIT_PATTERN
 
 GRACE_S = 10.0  # from SIGTERM to SIGKILL, where nobody says otherwise
@@ -52,7 +53,7 @@ class LaunchOrder(NamedTuple):
     timeout_s: float
     grace_s: float
     tmp_dir: str
-    pid_ns: int  # in which the launcher's PID counts
+    where: Process  # one of the machine, boot and container in which it is started
 
 
 def started_with(environment: Iterable[str]) -> tuple[str, ...]:
@@ -100,7 +101,7 @@ def bash_word(word: str, order: LaunchOrder) -> str:
 
 def render(order: LaunchOrder) -> str:
     """The launcher's text. Raises nothing: names and argv were checked when they came in."""
-    command = order.command
+    command, where = order.command, order.where
     timeout = f"{order.timeout_s:.3f}".rstrip("0").rstrip(".")
     grace = f"{order.grace_s:.3f}".rstrip("0").rstrip(".")
     head = [
@@ -115,7 +116,11 @@ def render(order: LaunchOrder) -> str:
         f"run_dir={bash_quote(order.run_dir)}",
         f"tmp_dir={bash_quote(order.tmp_dir)}",
         f"tmp_dir_json={bash_quote(json.dumps(order.tmp_dir))}",
-        f"pid_ns={order.pid_ns}   # the namespace of PIDs in which orchestra started this",
+        "# Where orchestra started this; by hand, it looks again.",
+        f"boot_id={bash_quote(where.boot_id)}",
+        f"host={bash_quote(where.host)}",
+        f"pid_ns={where.pid_ns}   # the namespace of PIDs",
+        f"machine_id={bash_quote(where.machine_id)}",
         f"timeout_s={timeout}   # wall clock of the attempt; 0: none",
         f"grace_s={grace}   # from SIGTERM to SIGKILL",
         "prompt_file=$run_dir/.prompt-$worker.txt",

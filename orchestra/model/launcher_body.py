@@ -28,7 +28,8 @@ for name in "${others[@]}"; do
   trap "why=\${why:-signal} told_by=$name" "$name"
 done
 
-{ read -r _; read -r _ callers_umask; } <"/proc/$$/status"
+mapfile -n 2 -t lines <"/proc/$$/status"
+callers_umask=${lines[1]##*$'\t'}
 umask 077
 
 mark=$run_dir/.pid-$worker.json
@@ -82,6 +83,7 @@ fail() {   # line command status: a step of this launcher failed before the work
   trap - ERR EXIT
   set +e
   umask 077
+  [[ -z ${timer-} ]] || kill "$timer"
   stamp
   json "$2"
   [[ -n $reason ]] || reason="\"the launcher failed at line $1 with status $3: ${quoted:1}"
@@ -105,36 +107,40 @@ note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKIL
 }
 
 memory_kills() {   # kills: how many the kernel has killed in our cgroup for want of memory; where cgroups are
-  local controllers group file='' line
+  local file line
   kills=''
-  while IFS=: read -r _ controllers group; do
-    case ,$controllers, in
-      *,memory,*) file=$1/memory$group/memory.oom_control
+  mapfile -t lines <"/proc/$$/cgroup"
+  for line in "${lines[@]}"; do
+    case $line in
+      *[:,]memory[:,]*) file=$1/memory${line#*:*:}/memory.oom_control
         [[ -e $file ]] || file=$1/memory/memory.oom_control   # of a container, whose own is mounted there
         break ;;
-      ,,) file=$1$group/memory.events ;;
+      0::*) file=$1${line#0::}/memory.events ;;
     esac
-  done <"/proc/$$/cgroup"
-  [[ -r $file ]] || return 0
-  while read -r line; do
+  done
+  [[ -r ${file=} ]] || return 0
+  mapfile -t lines <"$file"
+  for line in "${lines[@]}"; do
     [[ $line != 'oom_kill '* ]] || kills=${line#oom_kill }
-  done <"$file"
+  done
 }
 
 # --- claim -------------------------------------------------------------------------------
 trap 'fail "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
 IFS=' ' read -r -a stat <"/proc/$$/stat"
-read -r boot_id </proc/sys/kernel/random/boot_id
-read -r host </proc/sys/kernel/hostname
-# Where it is started by hand, its PID may count elsewhere than orchestra's; 0: not known.
-[[ -n $supervised ]] || pid_ns=$(stat -Lc %i /proc/self/ns/pid 2>/dev/null) || pid_ns=0
-machine_id=''
-[[ ! -r /etc/machine-id ]] || read -r machine_id </etc/machine-id || :
-[[ $machine_id =~ ^[0-9a-f]+$ ]] || machine_id=''
+if [[ -z $supervised ]]; then   # by hand: maybe another boot, another machine, another container
+  read -r boot_id </proc/sys/kernel/random/boot_id
+  read -r host </proc/sys/kernel/hostname
+  pid_ns=$(stat -Lc %i /proc/self/ns/pid 2>/dev/null) || pid_ns=0   # 0: not known
+  machine_id=''
+  [[ ! -r /etc/machine-id ]] || read -r machine_id </etc/machine-id || :
+  [[ $machine_id =~ ^[0-9a-f]+$ ]] || machine_id=''
+fi
+json "$host"
 stamp
 started_at=\"$now\"
-printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":"%s","pid_ns":%s,"machine_id":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
-  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host" "$pid_ns" "$machine_id" "$token" "$now" "$tmp_dir_json"
+printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":%s,"pid_ns":%s,"machine_id":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
+  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$quoted" "$pid_ns" "$machine_id" "$token" "$now" "$tmp_dir_json"
 refrain() {
   trap - ERR EXIT
   printf 'attempt %s of %s has been claimed already: its launcher starts nothing twice\n' "$attempt" "$worker" >&2
@@ -193,6 +199,10 @@ become_worker() {   # in a process of its own
 }
 { memory_kills /sys/fs/cgroup; } 2>/dev/null || :
 kills_before=$kills
+if [[ -z $supervised && $timeout_s != 0 ]]; then
+  { trap - ERR EXIT CHLD; sleep "$timeout_s"; kill -ALRM $$; } &
+  timer=$!
+fi
 set -m   # a process group of its own: a worker that signals its group means its own children
 ( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
 pid=$!
@@ -201,99 +211,6 @@ reason=''
 trap '' PIPE
 printf '%s\n' "$worker" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see it
 exec 3>&- 4>&- 5>&- 6<&-
-
-# --- what ends with the worker -----------------------------------------------------------
-descendants() {   # of process $1, added to tree
-  local file kid
-  local -a kids
-  for file in /proc/"$1"/task/*/children; do
-    kids=()
-    { read -r -a kids <"$file"; } 2>/dev/null || :
-    for kid in "${kids[@]}"; do
-      tree+=("$kid")
-      descendants "$kid"
-    done
-  done
-}
-
-carriers() {   # of the token, whatever session or parent they have, added to tree
-  local dir
-  local -a environment
-  for dir in /proc/[0-9]*; do
-    environment=()
-    { mapfile -d '' -t environment <"$dir/environ"; } 2>/dev/null || :
-    [[ ${dir#/proc/} == "$$" || " ${environment[*]} " != *" ORCHESTRA_TOKEN=$token "* ]] || tree+=("${dir#/proc/}")
-  done
-  return 0
-}
-
-clock() {   # second: whole ones since the machine came up; the time of day may jump
-  read -r second _ </proc/uptime
-  second=${second%.*}
-}
-
-heed_grace() {   # orchestra stop --grace: a stop gives what it says; what is said later can only hasten the end
-  local given='' by
-  [[ ! -f $here/grace ]] || { IFS= read -r given <"$here/grace"; } 2>/dev/null || :
-  [[ $given != "$heeded" && $given =~ ^[0-9]{1,9}([.][0-9]*)?$ ]] || return 0
-  by=$((second + 10#${given%.*} + 1))
-  if [[ (-z $heeded && $asked == stopped) || $by -lt $deadline ]]; then
-    deadline=$by
-  fi
-  heeded=$given
-}
-
-end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
-  local deadline second i heeded=''
-  clock
-  deadline=$((second + ${grace_s%.*} + 1))
-  heed_grace
-  tree=()
-  descendants $$
-  [[ ${#tree[@]} -gt 0 || -z $supervised || -n $why ]] || return 0
-  carriers
-  [[ ${#tree[@]} -gt 0 ]] || return 0
-  { kill -TERM "${tree[@]}"; kill -CONT "${tree[@]}"; } 2>/dev/null || :
-  while ((${#tree[@]} > 0 && second <= deadline + 10)); do
-    sleep 0.03 || :
-    clock
-    heed_grace
-    tree=()
-    descendants $$
-    # What forks on and on is elsewhere before a look at all processes is over: strike at once.
-    for ((i = 0; i < 200 && second >= deadline && ${#tree[@]} > 0; i++)); do
-      kill -KILL "${tree[@]}" 2>/dev/null || :
-      tree=()
-      descendants $$
-    done
-    carriers
-    if ((second >= deadline && ${#tree[@]} > 0)); then
-      kill -KILL "${tree[@]}" 2>/dev/null || :
-    fi
-  done
-  [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
-}
-
-broken() {   # line command status: a step of this launcher failed, with the worker at work; how that did is not known
-  local i
-  trap - ERR EXIT CHLD
-  set +eu
-  for ((i = 0; i < 200; i++)); do   # what it has started must not outlive it
-    tree=()
-    descendants $$
-    carriers
-    [[ ${#tree[@]} -gt 0 ]] || break
-    kill -KILL "${tree[@]}" 2>/dev/null
-  done
-  json "$2"
-  report '"failed"' '"lost"' "\"its launcher failed at line $1 with status $3, and took it along: ${quoted:1}" null null
-  clear_away
-  exit 70
-}
-trap 'broken "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
-if [[ -z $supervised && $timeout_s != 0 ]]; then
-  { trap - ERR; sleep "$timeout_s"; kill -ALRM $$; } &
-fi
 """
 
 BODY = (_BEGINNING + END).replace("@SHADOWED@", SHADOWED).replace("@NOTES@", ",".join(NOTES))

@@ -6,6 +6,96 @@ status=0
 # Until it has ended, or a trap has said why it shall: a reason is no PID, so that wait fails at once.
 wait "${why:-$pid}" 2>/dev/null || status=$?
 
+# --- what ends with the worker -----------------------------------------------------------
+descendants() {   # of process $1, added to tree
+  local file kid
+  local -a kids
+  for file in /proc/"$1"/task/*/children; do
+    kids=()
+    { read -r -a kids <"$file"; } 2>/dev/null || :
+    for kid in "${kids[@]}"; do
+      tree+=("$kid")
+      descendants "$kid"
+    done
+  done
+}
+
+carriers() {   # of the token, whatever session or parent they have, added to tree
+  local dir
+  local -a environment
+  for dir in /proc/[0-9]*; do
+    environment=()
+    { mapfile -d '' -t environment <"$dir/environ"; } 2>/dev/null || :
+    [[ ${dir#/proc/} == "$$" || " ${environment[*]} " != *" ORCHESTRA_TOKEN=$token "* ]] || tree+=("${dir#/proc/}")
+  done
+  return 0
+}
+
+clock() {   # second: whole ones since the machine came up; the time of day may jump
+  read -r second _ </proc/uptime
+  second=${second%.*}
+}
+
+heed_grace() {   # orchestra stop --grace: a stop gives what it says; what is said later can only hasten the end
+  local given='' by
+  [[ ! -f $here/grace ]] || { IFS= read -r given <"$here/grace"; } 2>/dev/null || :
+  [[ $given != "$heeded" && $given =~ ^[0-9]{1,9}([.][0-9]*)?$ ]] || return 0
+  by=$((second + 10#${given%.*} + 1))
+  if [[ (-z $heeded && $asked == stopped) || $by -lt $deadline ]]; then
+    deadline=$by
+  fi
+  heeded=$given
+}
+
+end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
+  local deadline second i heeded=''
+  clock
+  deadline=$((second + ${grace_s%.*} + 1))
+  heed_grace
+  tree=()
+  descendants $$
+  [[ ${#tree[@]} -gt 0 || -z $supervised || -n $why ]] || return 0
+  carriers
+  [[ ${#tree[@]} -gt 0 ]] || return 0
+  { kill -TERM "${tree[@]}"; kill -CONT "${tree[@]}"; } 2>/dev/null || :
+  while ((${#tree[@]} > 0 && second <= deadline + 10)); do
+    sleep 0.03 || :
+    clock
+    heed_grace
+    tree=()
+    descendants $$
+    # What forks on and on is elsewhere before a look at all processes is over: strike at once.
+    for ((i = 0; i < 200 && second >= deadline && ${#tree[@]} > 0; i++)); do
+      kill -KILL "${tree[@]}" 2>/dev/null || :
+      tree=()
+      descendants $$
+    done
+    carriers
+    if ((second >= deadline && ${#tree[@]} > 0)); then
+      kill -KILL "${tree[@]}" 2>/dev/null || :
+    fi
+  done
+  [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
+}
+
+broken() {   # line command status: a step of this launcher failed, with the worker at work; how that did is not known
+  local i
+  trap - ERR EXIT CHLD
+  set +eu
+  for ((i = 0; i < 200; i++)); do   # what it has started must not outlive it
+    tree=()
+    descendants $$
+    carriers
+    [[ ${#tree[@]} -gt 0 ]] || break
+    kill -KILL "${tree[@]}" 2>/dev/null
+  done
+  json "$2"
+  report '"failed"' '"lost"' "\"its launcher failed at line $1 with status $3, and took it along: ${quoted:1}" null null
+  clear_away
+  exit 70
+}
+trap 'broken "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
+
 # --- end ---------------------------------------------------------------------------------
 trap '' ALRM USR1 "${others[@]}"
 
@@ -17,7 +107,7 @@ worker_is_gone() {
 }
 
 exited_by_itself() {   # with that status, as bash has it of its job
-  [[ -f $here/jobs ]] && grep -qsE "^\[1\]. *$pid [^(]* $status +\(" "$here/jobs"
+  [[ -f $here/jobs ]] && grep -qsE "^\[[12]\]. *$pid [^(]* $status +\(" "$here/jobs"
 }
 
 asked=$why

@@ -30,6 +30,7 @@ class Staging:
 
     def __init__(self) -> None:
         self._staged: list[Staged] = []
+        self._named: set[str] = set()  # the temporary names of those that have their own
 
     def add(self, owner: str, path: str, data: bytes, mode: int = 0o600) -> None:
         """Build one file. Raises OSError, with all of this owner's files given up."""
@@ -53,6 +54,7 @@ class Staging:
                 if staged.owner not in errors:
                     with _noting(errors, staged.owner):
                         os.rename(staged.temporary, staged.path)
+                        self._named.add(staged.temporary)
             if durable:
                 for directory in {os.path.dirname(s.path) for s in self._staged}:
                     owners = {s.owner for s in self._staged if os.path.dirname(s.path) == directory}
@@ -78,8 +80,9 @@ class Staging:
         for staged in [s for s in self._staged if s.owner == owner]:
             self._staged.remove(staged)
             os.close(staged.fd)
-            with contextlib.suppress(OSError):
-                os.unlink(staged.temporary)
+            if staged.temporary not in self._named:
+                with contextlib.suppress(OSError):
+                    os.unlink(staged.temporary)
 
 
 @contextlib.contextmanager

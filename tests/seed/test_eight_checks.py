@@ -17,6 +17,7 @@ import pytest
 from conftest import Answer, Root, wait_until
 
 from orchestra.model.launcher import LaunchOrder, render
+from orchestra.model.trail import Process
 
 REPOSITORY = Path(__file__).parents[2]
 FOREVER = ["sleep", "300"]
@@ -282,7 +283,7 @@ def test_every_script_that_we_ship_is_clean() -> None:
 
 
 PLAIN = LaunchOrder(
-    pid_ns=4026531836,
+    where=Process(1, 2, "0a1b", "host", 4026531836, "00ff"),
     worker="W",
     attempt=1,
     token="00112233aabbccdd",
