@@ -120,10 +120,11 @@ class Conductor(Observer):
 
     def _clear_litter(self, pid: int) -> None:
         """Files that the dead holder was building."""
-        for name in os.listdir(self.layout.run_dir):
-            if is_litter(name, pid):
-                with contextlib.suppress(OSError):
-                    os.unlink(f"{self.layout.run_dir}/{name}")
+        for place in (self.layout.run_dir, self.layout.lock_notes):
+            for name in os.listdir(place):
+                if is_litter(name, pid):
+                    with contextlib.suppress(OSError):
+                        os.unlink(f"{place}/{name}")
 
     def _untold_damage(self) -> list[Draft]:
         """What the dead holder took out of the log, and did not live to tell."""

@@ -147,7 +147,7 @@ def strangers(observer: Observer) -> list[str]:
     known = {os.path.basename(path) for path in vars(layout).values()}
     for worker in {*observer.history.workers, *observer.history.planned()}:
         known |= {os.path.basename(flat) for flat, _ in layout.archived(worker, 1)}
-    ours = tuple(f"{os.path.basename(path)}." for path in (layout.damaged, layout.lock))
+    ours = f"{os.path.basename(layout.damaged)}."
     found = []
     for name in sorted(os.listdir(layout.run_dir)):
         builder = builder_of(name)

@@ -20,22 +20,24 @@ class Layout:
         self.state = f"{run_dir}/state.json"
         self.lock = f"{run_dir}/.narrator.lock"
         self.lock_guard = f"{run_dir}/.narrator.guard"
-        self.lock_claims = f"{run_dir}/.narrator.claim-"
+        self.lock_notes = (
+            f"{run_dir}/.narrator"  # a directory of its own: takers list it, and a run may be large
+        )
         self.damaged = f"{run_dir}/events.damaged"
         self.attempts = f"{run_dir}/attempts"
         self.root = os.path.dirname(run_dir)
 
     def lock_claim(self, token: str) -> str:
         """What a taker says of itself, before the lock says it."""
-        return f"{self.lock_claims}{token}"
+        return f"{self.lock_notes}/claim-{token}"
 
     def lock_after(self, token: str) -> str:
         """What came after this holder: a directory where it let go, the file of whoever took over."""
-        return f"{self.lock}.after-{token}"
+        return f"{self.lock_notes}/after-{token}"
 
     def beat_sights(self, host: str) -> str:
         """What all beat sights of a host's name begin with."""
-        return f"{self.run_dir}/.narrator.seen-{''.join(c if c.isalnum() else '-' for c in host[:64])}-"
+        return f"{self.lock_notes}/seen-{''.join(c if c.isalnum() else '-' for c in host[:64])}-"
 
     def brief(self, worker: str) -> str:
         return f"{self.run_dir}/brief-{worker}.md"

@@ -4,7 +4,7 @@ What must stay true, also where flock is local to each host or does nothing:
 
 * A holder's record is whole before it counts: a claim, which is linked to where it counts. A link
   replaces nothing, so of several takers one wins. The first record is `holder.json` in the lock.
-* One name decides what comes after the holder TOKEN, `.narrator.lock.after-TOKEN`. Its holder lets go
+* One name decides what comes after the holder TOKEN, `.narrator/after-TOKEN`. Its holder lets go
   by renaming the lock to it; a taker takes over by linking its claim to it. Neither can replace the
   other: whoever is first wins, even over one who slept between looking and acting.
 * Whoever has the lock is the end of that chain. Who took over looks once more whether the chain from
@@ -161,6 +161,9 @@ def _try_to_take(
     path = sight.next or f"{layout.lock}/holder.json"
     made = False
     try:
+        if not os.path.isdir(layout.lock_notes):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(layout.lock_notes, 0o700)
         _claim(claim, holder)
         if not sight.held:
             os.mkdir(layout.lock, 0o700)
@@ -234,7 +237,7 @@ def _unmake(layout: Layout) -> bool:
 
 def _claims(layout: Layout) -> tuple[Holder, ...]:
     """Everyone with a claim. Who made the lock had a whole one before that."""
-    place, prefix = os.path.split(layout.lock_claims)
+    place, prefix = os.path.split(layout.lock_claim(""))
     try:
         names = sorted(n for n in os.listdir(place) if n.startswith(prefix) and not n.endswith(".new"))
     except OSError:
@@ -247,9 +250,9 @@ def _clear_leftovers(layout: Layout, holder: Holder, gone: Callable[[Process], b
     """What those left who did not live to clear it away; and our host's sights of whom we follow."""
     claims, after, sights = (
         os.path.basename(path)
-        for path in (layout.lock_claims, layout.lock_after(""), layout.beat_sights(holder.process.host))
+        for path in (layout.lock_claim(""), layout.lock_after(""), layout.beat_sights(holder.process.host))
     )
-    names = [n for n in os.listdir(layout.run_dir) if n.startswith((claims, after, sights))]
+    names = [n for n in os.listdir(layout.lock_notes) if n.startswith((claims, after, sights))]
     if not names:
         return
     chain = [token for token, _ in look(layout).chain]
@@ -257,7 +260,7 @@ def _clear_leftovers(layout: Layout, holder: Holder, gone: Callable[[Process], b
         return
     needed = {os.path.basename(layout.lock_after(token)) for token in chain}
     for name in names:
-        path = f"{layout.run_dir}/{name}"
+        path = f"{layout.lock_notes}/{name}"
         if name.startswith(after) and os.path.isdir(path):
             if name not in needed:
                 _discard(path)

@@ -68,7 +68,7 @@ def narrator(i):
     if doomed and i % 10 == 6:              # after it was made, before it is signed
         os.link = die
     if doomed and i % 10 == 7:              # after it was signed, before the claim is gone
-        os.unlink = lambda path: die() if ".claim-" in path else unlink(path)
+        os.unlink = lambda path: die() if "/claim-" in path else unlink(path)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         taken = lock.take(layout, mine, Vigil(layout).dead, is_gone)
@@ -162,8 +162,15 @@ def plant(layout: Layout, holder: Holder | None, text: str | None = None) -> Non
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    (tmp_path / "r").mkdir()
-    return Layout(str(tmp_path / "r"))
+    layout = Layout(str(tmp_path / "r"))
+    os.makedirs(layout.lock_notes)
+    return layout
+
+
+def left(layout: Layout) -> list[str]:
+    """What there is of a lock and its takers."""
+    kept = {os.path.basename(path) for path in (layout.lock_guard, layout.lock_notes)}
+    return [n for n in os.listdir(layout.run_dir) if n not in kept] + os.listdir(layout.lock_notes)
 
 
 def planted_dead(layout: Layout) -> str:
@@ -216,7 +223,7 @@ def test_of_fifty_after_a_dead_holder_one_takes_over_and_never_two_are_inside(la
         assert (told.two, told.late, told.broke) == ([], [], []), (turn, DEAD[turn % len(DEAD)].__name__)
         assert told.freed == [token]
         assert len(told.inside) == NARRATORS
-        assert os.listdir(layout.run_dir) == [".narrator.guard"], "nothing is left behind"
+        assert left(layout) == [], "nothing is left behind"
 
 
 @pytest.mark.timeout(3600 if LONG else 120)
@@ -296,7 +303,7 @@ def test_releasing_frees_and_leaves_nothing(layout: Layout) -> None:
     assert taken and taken.before == lock.FREE
     assert lock.is_mine(layout, mine.token)
     release(layout, mine)
-    assert os.listdir(layout.run_dir) == [".narrator.guard"]
+    assert left(layout) == []
 
 
 def test_releasing_what_is_not_ours_does_nothing(layout: Layout) -> None:
@@ -327,7 +334,7 @@ def test_claims_and_successions_of_the_dead_are_cleared_away_those_of_the_living
     mine = me()
     take(layout, mine)
     release(layout, mine)
-    assert sorted(os.listdir(layout.run_dir)) == sorted([".narrator.guard", *map(os.path.basename, kept)])
+    assert sorted(left(layout)) == sorted(map(os.path.basename, kept))
 
 
 def test_writing_anew_keeps_the_lock_and_tells_the_new_facts(layout: Layout) -> None:
@@ -411,7 +418,7 @@ def test_where_there_are_no_hard_links_all_is_the_same(
     release(layout, mine)
     assert lock.is_mine(layout, theirs.token)
     release(layout, theirs)
-    assert os.listdir(layout.run_dir) == [".narrator.guard"]
+    assert left(layout) == []
 
 
 def test_a_guard_that_somebody_sits_on_does_not_keep_anybody_out(
@@ -565,7 +572,8 @@ def test_a_lock_killed_between_making_and_signing_lets_the_next_command_proceed(
     planted_unsigned(Layout(os.path.realpath(root.run_dir("r"))))
     answer = root("spawn", "r")
     assert (answer.code, [row["what"] for row in answer.json["recovered"]]) == (0, ["lock_taken_over"])
-    assert not list(root.run_dir("r").glob(".narrator.[lc]*"))
+    assert not list(root.run_dir("r").glob(".narrator.lock*"))
+    assert not list(root.run_dir("r").glob(".narrator/*"))
 
 
 def test_unlock_of_a_run_that_is_not_locked_says_so(root: Root) -> None:
@@ -620,9 +628,8 @@ def test_commands_of_one_host_come_to_the_judgement_together(root: Root) -> None
     elsewhere = Process(1, 1, "another", "elsewhere")
     plant(layout, holder_of(elsewhere)._replace(ttl_s=1.0))
     assert root("status", "r").json["lock"]["heartbeat"]["quiet_s"] == 0
-    seen = [name for name in os.listdir(layout.run_dir) if name.startswith(".narrator.seen-")]
-    assert len(seen) == 1
+    assert [name for name in os.listdir(layout.lock_notes) if name.startswith("seen-")]
     wait_until(lambda: root("status", "r").json["lock"]["dead"], "the judgement")
     answer = root("spawn", "r")
     assert (answer.code, answer.json["recovered"][0]["what"]) == (0, "lock_taken_over")
-    assert not [name for name in os.listdir(layout.run_dir) if name.startswith(".narrator.seen-")]
+    assert not [name for name in os.listdir(layout.lock_notes) if name.startswith("seen-")]

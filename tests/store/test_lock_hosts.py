@@ -239,6 +239,7 @@ def plant_dead(place: Path, turn: int) -> str:
     """A lock of a third host, which beats no more."""
     layout = Layout(str(place / str(turn)))
     os.makedirs(layout.lock)
+    os.mkdir(layout.lock_notes)
     who = Process(77, 12345, str(uuid.uuid4()), "charlie", 4026531836)
     holder = Holder(who, "run", None, os.urandom(8).hex(), 3, "2026-01-31T23:59:59.123Z", 1.0, beat=17)
     Path(f"{layout.lock}/holder.json").write_text(holder.to_text())
