@@ -51,8 +51,10 @@ def table(*columns: str) -> Table:
     return made
 
 
-def show_workers(views: Sequence[WorkerView], far: dict[str, Any] | None = None) -> None:
-    """`far`: worker -> done and total, of those that have said so."""
+def show_workers(
+    views: Sequence[WorkerView], far: dict[str, Any] | None = None, ahead: dict[str, int] | None = None
+) -> None:
+    """`far`: worker -> done and total, of those that have said so; `ahead`: how many start before it."""
     columns = ["worker", "phase", "try", "state", "verdict", "since (UTC)", "reason"]
     rows = table(*(columns[:4] + ["progress"] * bool(far) + columns[4:]))
     for view in views:
@@ -66,14 +68,20 @@ def show_workers(views: Sequence[WorkerView], far: dict[str, Any] | None = None)
             *([f"{told['done']}/{told['total']}" if (told := far.get(record.name)) else ""] if far else []),
             plain(view.verdict or ""),
             since,
-            plain(view.reason or ""),
+            plain(view.reason or "") + queued((ahead or {}).get(record.name)),
         )
     if views:
         console.print(rows)
 
 
-def show_status(snapshot: Snapshot, views: Sequence[WorkerView], hidden: int, far: dict[str, Any]) -> None:
-    show_workers(views, far)
+def queued(ahead: int | None) -> str:
+    return "" if ahead is None else f" ({ahead} before it)" if ahead else " (next to start)"
+
+
+def show_status(
+    snapshot: Snapshot, views: Sequence[WorkerView], hidden: int, far: dict[str, Any], ahead: dict[str, int]
+) -> None:
+    show_workers(views, far, ahead)
     if hidden:
         console.print(f"[dim]… and {hidden} more (--limit 0 shows all)[/]")
     console.print(in_words(snapshot.counts()) or "no workers yet")

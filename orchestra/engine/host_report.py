@@ -15,7 +15,7 @@ NOT_HERE = ("max_workers", "starts_per_s")  # of one run, and of one moment
 
 
 def host_report(room: Room, plan: Plan | None, at_work: int) -> dict[str, Any]:
-    """`signals`, `held`, `known`, `would_start`: see README, "The host"."""
+    """`signals`, `held`, `known`, `would_start`: see README, "When the host is short of room"."""
     throttle = plan.throttle if plan else {}
     limits = room.limits(throttle)
     sight = room.look(limits, fresh=True)

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-import psutil
-
 from orchestra.host import cgroup, clock
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -53,6 +51,8 @@ def figures(run_dir: str, tmp_dir: str, before: Counters | None) -> tuple[dict[s
 
 
 def memory_available() -> float:
+    import psutil  # takes its time to come
+
     host = float(psutil.virtual_memory().available)
     ours = cgroup.memory_available()
     return host if ours is None else min(host, ours)
@@ -79,6 +79,8 @@ def pids_free() -> float:
 
 
 def _tasks_of_user(uid: int) -> int:
+    import psutil
+
     rows = (process.info for process in psutil.process_iter(["uids", "num_threads"]))
     return sum(row["num_threads"] or 1 for row in rows if row["uids"] and row["uids"].real == uid)
 

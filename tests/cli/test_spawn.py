@@ -99,6 +99,24 @@ def test_a_worker_named_twice_in_one_call_is_refused(root: Root) -> None:
 # --- deferral ----------------------------------------------------------------------------------
 
 
+def test_status_tells_who_starts_next_and_when_by_how_fast_others_ended(root: Root) -> None:
+    root.init("r")
+    rows = [{"name": f"W{i}", "brief": "b", "command": GATED} for i in range(4)]
+    done = [{"name": f"D{i}", "brief": "b", "command": ["true"]} for i in (1, 2)]
+    root("spawn", "r", "--no-throttle", "--from", "-", stdin=json.dumps(done))
+    assert root("wait", "r").code == 0
+    limits = {"throttle": {**CALM, "max_workers": 1}}
+    root("spawn", "r", "--from", "-", stdin=json.dumps([row | limits for row in rows]))
+    told = {row["name"]: row.get("deferred") for row in root("status", "r").json["workers"]}
+    assert (told.pop("W0"), told.pop("D1"), told.pop("D2")) == (None, None, None)
+    assert [row["ahead"] for row in told.values()] == [0, 1, 2]
+    guesses = [row["expected_s"] for row in told.values()]
+    assert 0 < guesses[0] < guesses[1] < guesses[2]
+    shown = root("status", "r", "--text").stdout
+    assert ("(next to start)" in shown, "(2 before it)" in shown) == (True, True)
+    root("stop", "r")
+
+
 def test_what_one_call_defers_the_next_picks_up(root: Root) -> None:
     root.init("r")
     rows = [
@@ -109,7 +127,8 @@ def test_what_one_call_defers_the_next_picks_up(root: Root) -> None:
     assert (first.code, first.names("spawned"), first.names("deferred")) == (4, ["A"], ["B"])
     assert first.json["deferred"][0]["signals"] == [{"signal": "max_workers", "value": 1, "limit": 1}]
     assert "orchestra spawn r" in first.json["next"]
-    assert root.worker("r", "B")["state"] == "deferred"
+    row = root.worker("r", "B")
+    assert (row["state"], row["deferred"]) == ("deferred", {"ahead": 0, "expected_s": None})
 
     still = root("spawn", "r")
     assert (still.code, still.names("deferred")) == (4, ["B"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
@@ -12,6 +12,9 @@ from orchestra.engine.beat import how_far
 from orchestra.engine.observe import Observer
 from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
+
+if TYPE_CHECKING:
+    from orchestra.engine.deferral import Outlook
 
 _FIRST = (
     State.FAILED,
@@ -55,10 +58,15 @@ def status_(
     shown = [scope.workers.named(name) for name in cut(states, limit)]
     hidden = len(states) - len(shown)
     far = how_far(layout, [view.record for view in shown])
+    queue: dict[str, Outlook] = {}
+    if any(view.state == State.DEFERRED for view in shown):
+        from orchestra.engine.deferral import outlooks
+
+        queue = outlooks(observer)
     body = {
         "op": snapshot.op,
         "counts": scope.counts(),
-        "workers": [row(view, far) for view in shown],
+        "workers": [row(view, far, queue) for view in shown],
         "lock": snapshot.lock,
         "seat": snapshot.seat,
         "alerts": snapshot.alerts[:MOST_ALERTS],
@@ -70,7 +78,7 @@ def status_(
     def text() -> None:
         from orchestra.cli.text import show_status
 
-        show_status(scope, shown, hidden, far)
+        show_status(scope, shown, hidden, far, {name: outlook.ahead for name, outlook in queue.items()})
 
     session.answer(body, session.next_steps(observer, snapshot), text)
     if at_work := snapshot.workers.among(State.RUNNING, State.STALLED):
@@ -80,10 +88,14 @@ def status_(
     return 0
 
 
-def row(view: WorkerView, far: dict[str, Any]) -> dict[str, Any]:
-    """A worker's row, and how far it is by its own last word, if it gave one."""
-    progress = far.get(view.record.name)
-    return {**view.to_json(), "progress": progress} if progress else view.to_json()
+def row(view: WorkerView, far: dict[str, Any], queue: dict[str, Outlook]) -> dict[str, Any]:
+    """A worker's row; with how far it is by its own last word, or how likely it is to start next."""
+    told, name = view.to_json(), view.record.name
+    if name in far:
+        told["progress"] = far[name]
+    if view.state == State.DEFERRED and name in queue:
+        told["deferred"] = queue[name]._asdict()
+    return told
 
 
 def cut(states: dict[str, str], limit: int) -> list[str]:
