@@ -43,7 +43,6 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
         if os.path.lexists(path):
             os.unlink(path)
     reserve(layout.attempt_reserve(name, attempt), RESERVE)
-    reserve(layout.attempt_jobs(name, attempt), RESERVE[-401:])
     staging.add(name, layout.brief(name), encoded(record.entry.brief))
     staging.add(name, layout.prompt(name), encoded(prompt))
     staging.add(name, layout.launcher(name), render(order).encode("ascii"), 0o700)

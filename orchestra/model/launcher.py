@@ -110,6 +110,8 @@ def render(order: LaunchOrder) -> str:
         "# It claims the attempt, starts the worker, waits for it and writes down how it ended.",
         f"# By hand: bash .run-{order.worker}.sh",
         "",
+        "# The functions and options that its caller has for bash may not rule here.",
+        '[[ $- == *p* ]] || exec bash -p -- "$0"',
         f"worker={order.worker}",
         f"attempt={order.attempt}",
         f"token={order.token}",

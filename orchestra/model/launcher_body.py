@@ -1,16 +1,17 @@
 """The part of the launcher that is the same for every attempt: a story in the order in which it happens.
 
 It stands behind the assignments that `launcher.render` writes, and reads: claim, start, wait,
-report. What it may count on is said there.
+end, report. What it may count on is said there.
 """
 
 from orchestra.model.launcher_end import END
+from orchestra.model.launcher_tree import TREE
 from orchestra.model.trail import NOTES
 
 # Names that the script uses, or that change how bash reads it: in the environment they are the worker's.
 SHADOWED = "[a-z][a-z_]*|POSIXLY_CORRECT|FUNCNEST|EXECIGNORE|BASH_COMPAT"
 
-_BEGINNING = r"""
+_TOOLS = r"""
 set +o posix
 unset -v FUNCNEST EXECIGNORE BASH_COMPAT   # the narrator's may not rule here; the worker gets them back
 export -n SHELLOPTS BASHOPTS               # and ours are not the worker's
@@ -18,7 +19,9 @@ set -Eeuo pipefail
 
 # Before all else, as orchestra has set the timer already. Who is told to end on the way starts its
 # worker and ends it.
+pid=''                                    # of the worker, once it is started
 why=''                                    # why we shall end the worker, if we shall
+by_itself=''                              # whether the worker exited, and was not ended by a signal
 told_by=''                                # the signal that said so, where it was not orchestra's
 trap 'why=${why:-stopped}' USR1           # orchestra stop
 trap 'why=${why:-timeout}' ALRM
@@ -61,7 +64,7 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   local text
   stamp
   printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s","worker_pid":%s}' \
-    "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now" "${pid-null}"
+    "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now" "${pid:-null}"
   # What the worker may have put in our way: it is gone, and no FIFO may hold us up.
   [[ -d $here ]] || mkdir -p -- "$here"
   [[ ! -e $here/result.new && ! -e $here/result.json ]] || rm -rf -- "$here/result.new" "$here/result.json"
@@ -79,11 +82,31 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   fi
 }
 
-fail() {   # line command status: a step of this launcher failed before the worker ran
+failed() {   # line command status: a step of this launcher failed; how its worker did is not known
+  local i
   trap - ERR EXIT
-  set +e
+  [[ -n $pid ]] || fail "$@"
+  set +eu
+  for ((i = 0; i < 200; i++)); do   # what it has started must not outlive it
+    tree=()
+    descendants $$
+    carriers
+    [[ ${#tree[@]} -gt 0 ]] || break
+    kill -KILL "${tree[@]}" 2>/dev/null
+  done
+  json "$2"
+  report '"failed"' '"lost"' "\"its launcher failed at line $1 with status $3, and took it along: ${quoted:1}" null null
+  clear_away
+  exit 70
+}
+
+fail() {   # line command status: the worker could not start; nor has anything else that was begun a use
+  trap - ERR EXIT
+  set +eu
   umask 077
-  [[ -z ${timer-} ]] || kill "$timer"
+  tree=()
+  descendants "$BASHPID"
+  [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null
   stamp
   json "$2"
   [[ -n $reason ]] || reason="\"the launcher failed at line $1 with status $3: ${quoted:1}"
@@ -100,10 +123,6 @@ fail() {   # line command status: a step of this launcher failed before the work
 
 clear_away() {   # what is there for the time of the attempt only
   rm -rf -- "$tmp_dir" "$here"/{@NOTES@}
-}
-
-note_jobs() {   # what bash says of its job tells an exit with 137 from a SIGKILL
-  jobs -l 1<>"$here/jobs" || :
 }
 
 memory_kills() {   # kills: how many the kernel has killed in our cgroup for want of memory; where cgroups are
@@ -124,9 +143,11 @@ memory_kills() {   # kills: how many the kernel has killed in our cgroup for wan
     [[ $line != 'oom_kill '* ]] || kills=${line#oom_kill }
   done
 }
+"""
 
+_STORY = r"""
 # --- claim -------------------------------------------------------------------------------
-trap 'fail "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
+trap 'failed "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
 IFS=' ' read -r -a stat <"/proc/$$/stat"
 if [[ -z $supervised ]]; then   # by hand: maybe another boot, another machine, another container
   read -r boot_id </proc/sys/kernel/random/boot_id
@@ -165,8 +186,6 @@ standing=''
 # --- start -------------------------------------------------------------------------------
 [[ -n $supervised ]] || { mkdir -p -- "$here" "$out" "$tmp_dir"; exec 3>/dev/null; }
 exec 4>"$log_out" 5>"$log_err" 6<"$stdin"
-[[ -e $here/jobs ]] || printf '%400s\n' '' >"$here/jobs"   # room that a full disk cannot take
-trap note_jobs CHLD
 retry=never                                # what is wrong here stays so until it is mended
 reason=$no_directory
 cd -- "$cwd"
@@ -200,8 +219,8 @@ become_worker() {   # in a process of its own
 { memory_kills /sys/fs/cgroup; } 2>/dev/null || :
 kills_before=$kills
 if [[ -z $supervised && $timeout_s != 0 ]]; then
-  { trap - ERR EXIT CHLD; sleep "$timeout_s"; kill -ALRM $$; } &
-  timer=$!
+  { trap - ERR EXIT; sleep "$timeout_s"; kill -ALRM $$; } &
+  disown   # the worker is job 1
 fi
 set -m   # a process group of its own: a worker that signals its group means its own children
 ( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
@@ -211,6 +230,24 @@ reason=''
 trap '' PIPE
 printf '%s\n' "$worker" >&3 2>/dev/null || :   # the sign of life; nobody may be there to see it
 exec 3>&- 4>&- 5>&- 6<&-
+
+# --- wait --------------------------------------------------------------------------------
+# Until it has ended, or a trap has said why it shall: a reason is no PID, so that wait fails at once.
+reap "${why:-$pid}"
+
+# --- end ---------------------------------------------------------------------------------
+trap '' ALRM USR1 "${others[@]}"
+asked=$why
+if [[ -n $why ]]; then
+  ! worker_is_gone || why=''   # it had ended before we were told to end it
+  end_tree
+  reap "$pid"
+  # Told in the very instant of its end, bash has reaped it and forgotten how: then 127 is no status of its own.
+  [[ $status != 127 || -n $by_itself ]] || { why=$asked status=null; }
+fi
+end_tree   # what is left of a worker that has ended
+trap - ERR EXIT
+set +e
 """
 
-BODY = (_BEGINNING + END).replace("@SHADOWED@", SHADOWED).replace("@NOTES@", ",".join(NOTES))
+BODY = (_TOOLS + TREE + _STORY + END).replace("@SHADOWED@", SHADOWED).replace("@NOTES@", ",".join(NOTES))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from orchestra.model.verdict import Verdict
 
 TRAIL = ("brief", "prompt", "launcher", "mark")  # in the order in which they are written
-NOTES = ("reserve", "jobs", "grace")  # in the attempt's own place, for its time only
+NOTES = ("reserve", "grace")  # in the attempt's own place, for its time only
 
 
 class Process(NamedTuple):

@@ -80,10 +80,6 @@ class Layout:
         """Space kept for the result, so that a full disk cannot silence it."""
         return f"{self.attempt(worker, attempt)}/reserve"
 
-    def attempt_jobs(self, worker: str, attempt: int) -> str:
-        """Space for what bash says of its job."""
-        return f"{self.attempt(worker, attempt)}/jobs"
-
     def grace(self, worker: str, attempt: int) -> str:
         """How many seconds `orchestra stop` gives the worker, for its launcher to read."""
         return f"{self.attempt(worker, attempt)}/grace"

@@ -84,6 +84,6 @@ def litter(night: Night, runs: tuple[str, ...]) -> Iterator[str]:
         yield f"left in the temporary directory: {path.name}"
     for run in runs:
         for path in (night.orchestra.root / run).rglob("*"):
-            made = path.name.endswith(".new") or path.name in ("reserve", "jobs", "grace")
+            made = path.name.endswith(".new") or path.name in ("reserve", "grace")
             if made or ".gone-" in path.name:
                 yield f"left in {run}: {path.relative_to(night.orchestra.root / run)}"

@@ -220,7 +220,6 @@ IN_THE_WAY = {
     "the result": ('mkfifo "$here/result.new"', 0),
     "the mark": ("rm .pid-W.json; mkfifo .pid-W.json", 0),
     "standard error": ("rm log-W.err; mkfifo log-W.err", 3),
-    "what bash says of its job": ('rm "$here/jobs"; mkfifo "$here/jobs"', 137),
     "a directory for the result": ('mkdir -p "$here/result.new/x" "$here/result.json/x"', 0),
     "no directory at all": ("rm -r attempts", 0),
 }

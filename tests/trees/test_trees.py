@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -642,31 +643,38 @@ def test_what_was_stopped_before_it_started_cannot_start_any_more(trees: Trees) 
 
 
 _HOOK = r"""
-# As soon as the launcher is about to run a command that looks like $pattern, once, this is done.
+# As soon as the launcher is about to run a command that looks like {pattern}, once, this is done.
 hook() {
-  [[ -z ${HOOKED-} && $1 == $pattern ]] || return 0
+  [[ -z ${HOOKED-} && $1 == {pattern} ]] || return 0
   HOOKED=yes
-  printf '%s\n' "$1" >"$HOOK_FIRED"
+  printf '%s\n' "$1" >{fired}
   {action}
 }
 trap 'hook "$BASH_COMMAND"' DEBUG
 """
 
 
-def _hooked(trees: Trees, pattern: str, action: str) -> tuple[dict[str, str], Path]:
-    """(an environment in which a launcher does `action` before that command, what tells that it did)."""
-    file, fired = trees.path / "hook", trees.path / "hook-fired"
-    file.write_text(_HOOK.replace("$pattern", pattern).replace("{action}", action))
-    return clean_environment(BASH_ENV=str(file), HOOK_FIRED=str(fired)), fired
+def _hook(trees: Trees, script: Path, pattern: str, action: str) -> Path:
+    """Makes a launcher do `action` before that command; returns what tells that it did."""
+    fired = trees.path / "hook-fired"
+    hook = _HOOK.replace("{pattern}", pattern).replace("{action}", action)
+    _insert(script, hook.replace("{fired}", shlex.quote(str(fired))))
+    return fired
+
+
+def _insert(script: Path, text: str) -> None:
+    """At the beginning of a launcher, behind its first line."""
+    first, rest = script.read_text().split("\n", 1)
+    script.write_text(f"{first}\n{text}\n{rest}")
 
 
 def test_a_launcher_that_was_given_up_as_it_claimed_starts_nothing_when_it_comes_back(trees: Trees) -> None:
     script = _abandon(trees, 'echo "$ORCHESTRA_ATTEMPT" >>"$mark-starts"; ready; leaf main')
     mark = trees.run_dir / ".pid-W.json"
-    stops = trees.path / "stops-as-it-claims"
-    stops.write_text("trap '[[ $BASH_COMMAND != *printf*\\$claim* || ! -e $mark ]] || kill -STOP $$' DEBUG\n")
-    env = clean_environment(BASH_ENV=str(stops))
-    with subprocess.Popen(["bash", "-o", "functrace", str(script)], env=env) as first:
+    _insert(
+        script, "set -T\ntrap '[[ $BASH_COMMAND != *printf*\\$claim* || ! -e $mark ]] || kill -STOP $$' DEBUG"
+    )
+    with subprocess.Popen(["bash", str(script)], env=clean_environment()) as first:
         wait_until(lambda: _state(first.pid) == "T", "the launcher's stop")
         assert mark.read_text() == ""
         os.utime(mark, (1, 1))  # as if it had been so for a long time
@@ -685,8 +693,8 @@ def test_a_launcher_that_was_given_up_as_it_claimed_starts_nothing_when_it_comes
 
 def test_a_launcher_that_looks_only_after_the_kill_still_says_stopped(trees: Trees) -> None:
     script = _abandon(trees, "ready; leaf main")
-    env, fired = _hooked(trees, "asked=*", "until worker_is_gone; do :; done")
-    with subprocess.Popen(["bash", str(script)], env=env):
+    fired = _hook(trees, script, "asked=*", "until worker_is_gone; do :; done")
+    with subprocess.Popen(["bash", str(script)], env=clean_environment()):
         wait_until((trees.path / "mark-W-ready").exists, "the tree")
         answer, _ = trees.stop("--grace", "0")
     assert fired.exists()
@@ -697,8 +705,8 @@ def test_a_launcher_that_looks_only_after_the_kill_still_says_stopped(trees: Tre
 @pytest.mark.parametrize("fault", ["unset -v why", "end_tree() { false; }"], ids=["EXIT", "ERR"])
 def test_a_launcher_that_fails_with_its_worker_at_work_ends_it_and_says_so(trees: Trees, fault: str) -> None:
     script = _abandon(trees, _SETSID)
-    env, fired = _hooked(trees, "asked=*", fault)
-    with subprocess.Popen(["bash", str(script)], env=env, stderr=subprocess.PIPE) as launcher:
+    fired = _hook(trees, script, "asked=*", fault)
+    with subprocess.Popen(["bash", str(script)], env=clean_environment(), stderr=subprocess.PIPE) as launcher:
         wait_until((trees.path / "mark-W-ready").exists, "the tree")
         os.kill(trees.main(), signal.SIGTERM)
         assert launcher.wait(timeout=30) == 70
@@ -712,11 +720,37 @@ def test_a_launcher_that_fails_with_its_worker_at_work_ends_it_and_says_so(trees
     assert trees.root("retry", "t", "--no-throttle").names("spawned") == ["W"]
 
 
+@pytest.mark.parametrize("name", ["ABRT", "SEGV", "SYS"])
+def test_a_launcher_that_breaks_ends_its_worker_and_says_so(trees: Trees, name: str) -> None:
+    trees.grow(_SETSID)
+    os.kill(trees.launcher(), signal.Signals[f"SIG{name}"])
+    assert trees.result()["verdict"] == "lost"
+    wait_until(lambda: processes_of(trees.path) == [], "the end of all")
+    assert not (trees.run_dir / ".spawn-W.error").exists()
+
+
+def test_helpers_that_end_with_their_worker_never_confuse_its_launcher(trees: Trees) -> None:
+    """Each end is a signal to the launcher, while it goes on from the worker's."""
+    helpers = (
+        "import os, subprocess, time\n"
+        "for _ in range(4): subprocess.Popen(['cat'], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)\n"
+        "time.sleep(0.2)\n"
+        "os._exit(0)"
+    )
+    names = [f"W{i}" for i in range(60)]
+    trees.root.spawn("t", {name: [sys.executable, "-c", helpers] for name in names})
+    ends = trees.root("wait", "t").json["workers"]
+    assert [(row["name"], row["state"]) for row in ends if row["state"] != "done"] == []
+    wait_until(lambda: processes_of(trees.path) == [], "the end of all")
+
+
 def test_a_timeout_in_the_very_instant_of_the_end_is_no_timeout_and_keeps_nobody(trees: Trees) -> None:
     script = _abandon(trees, "leaf left &\nready; exit 0")
     ends = 'while { read -r line <"/proc/$pid/stat"; } 2>/dev/null && [[ ${line##*) } != Z* ]]; do :; done'
-    env, fired = _hooked(trees, "wait*", f"{ends}; kill -ALRM $$")
-    done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=60)
+    fired = _hook(trees, script, "reap*", f"{ends}; kill -ALRM $$")
+    done = subprocess.run(
+        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
+    )
     assert (fired.exists(), done.returncode) == (True, 0)
     assert trees.result()["status"] == "done"
     assert processes_of(trees.path) == []
@@ -724,8 +758,12 @@ def test_a_timeout_in_the_very_instant_of_the_end_is_no_timeout_and_keeps_nobody
 
 def test_an_end_that_bash_has_forgotten_is_not_told_as_exit_status_127(trees: Trees) -> None:
     script = _abandon(trees, "ready; exit 0")
-    env, fired = _hooked(trees, "asked=*", "why=timeout; wait() { return 127; }")
-    done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=60)
+    fired = _hook(
+        trees, script, "asked=*", "why=timeout by_itself=''; wait() { return 127; }; jobs() { return 1; }"
+    )
+    done = subprocess.run(
+        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
+    )
     assert (fired.exists(), done.returncode) == (True, 0)
     assert (trees.result()["verdict"], trees.result()["exit_code"]) == ("timeout", None)
 
@@ -733,8 +771,10 @@ def test_an_end_that_bash_has_forgotten_is_not_told_as_exit_status_127(trees: Tr
 @pytest.mark.parametrize(("told", "verdict"), [("ALRM", "timeout"), ("USR1", "stopped"), ("HUP", "signal")])
 def test_a_launcher_that_is_told_to_end_on_its_way_says_why(trees: Trees, told: str, verdict: str) -> None:
     script = _abandon(trees, "ready; leaf main")
-    env, fired = _hooked(trees, "umask*", f"kill -{told} $$")
-    done = subprocess.run(["bash", str(script)], env=env, capture_output=True, text=True, timeout=60)
+    fired = _hook(trees, script, "umask*", f"kill -{told} $$")
+    done = subprocess.run(
+        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
+    )
     assert fired.exists()
     assert (done.returncode, done.stderr) == (0, "")
     assert trees.result()["verdict"] == verdict
@@ -755,7 +795,38 @@ def test_stop_leaves_a_launcher_that_reports_what_helps_it_to(trees: Trees) -> N
     assert answer.code == 0
     assert trees.result()["status"] == "done"
     left = [path.name for path in (trees.run_dir / "attempts/W/1").iterdir()]
-    assert set(left) & {"reserve", "jobs", "grace", "result.new"} == set()
+    assert set(left) & {"reserve", "grace", "result.new"} == set()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pid": "1"},
+        {"SHELLOPTS": "keyword"},
+        {"SHELLOPTS": "noglob:nounset"},
+        {"BASH_FUNC_printf%%": "() { exit 3; }"},
+    ],
+    ids=str,
+)
+def test_what_is_set_for_bash_does_not_rule_a_launcher_by_hand(trees: Trees, given: dict[str, str]) -> None:
+    script = _abandon(trees, "exit 3")
+    done = subprocess.run(
+        ["bash", str(script)], env=clean_environment(**given), capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (trees.result()["verdict"], trees.result()["exit_code"]) == ("exit_code", 3)
+
+
+@pytest.mark.parametrize("name", ["pid", "timer", "tree"])
+def test_a_launcher_that_cannot_start_its_worker_ends_no_stranger(trees: Trees, name: str) -> None:
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        row = {"name": "W", "brief": "b", "command": ["/no/such/command"]}
+        env = {name: str(stranger.pid)}
+        answer = trees.root("spawn", "t", "--from", "-", "--no-throttle", stdin=json.dumps([row]), env=env)
+        assert answer.names("failed") == ["W"]
+        assert trees.result()["worker_pid"] is None
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 # --- the worker's environment ---------------------------------------------------------------

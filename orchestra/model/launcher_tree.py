@@ -1,0 +1,100 @@
+"""What a launcher knows of the processes that its attempt started: which they are, and how they end."""
+
+TREE = r"""
+# --- what ends with the worker -----------------------------------------------------------
+descendants() {   # of process $1, added to tree
+  local file kid
+  local -a kids
+  for file in /proc/"$1"/task/*/children; do
+    kids=()
+    { read -r -a kids <"$file"; } 2>/dev/null || :
+    for kid in "${kids[@]}"; do
+      tree+=("$kid")
+      descendants "$kid"
+    done
+  done
+}
+
+look_at() {   # environment: of process $1; one that is just becoming another program has none for a moment
+  local i size
+  local -a words
+  for ((i = 0; i < 1000; i++)); do
+    environment=() words=() size=0
+    { mapfile -d '' -t environment <"/proc/$1/environ"; } 2>/dev/null || :
+    [[ ${#environment[@]} == 0 ]] || break
+    { read -r size _ <"/proc/$1/statm"; } 2>/dev/null || :
+    [[ $size != 0 ]] || break   # the kernel's own, or gone
+    { mapfile -d '' -t words <"/proc/$1/cmdline"; } 2>/dev/null || :
+    [[ ${#words[@]} == 0 ]] || break
+  done
+}
+
+carriers() {   # of the token, whatever session or parent they have, added to tree
+  local dir
+  local -a environment
+  for dir in /proc/[0-9]*; do
+    look_at "${dir#/proc/}"
+    [[ ${dir#/proc/} == "$$" || " ${environment[*]} " != *" ORCHESTRA_TOKEN=$token "* ]] || tree+=("${dir#/proc/}")
+  done
+}
+
+clock() {   # second: whole ones since the machine came up; the time of day may jump
+  read -r second _ </proc/uptime
+  second=${second%.*}
+}
+
+heed_grace() {   # orchestra stop --grace: a stop gives what it says; what is said later can only hasten the end
+  local given='' by
+  [[ ! -f $here/grace ]] || { IFS= read -r given <"$here/grace"; } 2>/dev/null || :
+  [[ $given != "$heeded" && $given =~ ^[0-9]{1,9}([.][0-9]*)?$ ]] || return 0
+  by=$((second + 10#${given%.*} + 1))
+  if [[ (-z $heeded && $asked == stopped) || $by -lt $deadline ]]; then
+    deadline=$by
+  fi
+  heeded=$given
+}
+
+end_tree() {   # everything that this attempt started: TERM, then KILL after the grace
+  local deadline second i heeded=''
+  clock
+  deadline=$((second + ${grace_s%.*} + 1))
+  heed_grace
+  tree=()
+  descendants $$
+  [[ ${#tree[@]} -gt 0 || -z $supervised || -n $why ]] || return 0
+  carriers
+  [[ ${#tree[@]} -gt 0 ]] || return 0
+  { kill -TERM "${tree[@]}"; kill -CONT "${tree[@]}"; } 2>/dev/null || :
+  while ((${#tree[@]} > 0 && second <= deadline + 10)); do
+    { sleep 0.03; } 2>/dev/null || :   # bash says there who was killed
+    clock
+    heed_grace
+    tree=()
+    descendants $$
+    # What forks on and on is elsewhere before a look at all processes is over: strike at once.
+    for ((i = 0; i < 200 && second >= deadline && ${#tree[@]} > 0; i++)); do
+      kill -KILL "${tree[@]}" 2>/dev/null || :
+      tree=()
+      descendants $$
+    done
+    carriers
+    if ((second >= deadline && ${#tree[@]} > 0)); then
+      kill -KILL "${tree[@]}" 2>/dev/null || :
+    fi
+  done
+  [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
+}
+
+worker_is_gone() {
+  local line=''
+  local -a threads=(/proc/"$pid"/task/*)
+  { read -r line <"/proc/$pid/stat"; } 2>/dev/null || return 0
+  [[ ${line##*) } == [ZX]* && ${#threads[@]} -le 1 ]]   # its main thread alone may have ended
+}
+
+reap() {   # status, by_itself: how the worker ended, if $1 is its PID; bash keeps no job that a signal has ended
+  status=0
+  wait "$1" 2>/dev/null || status=$?
+  [[ -e /proc/$pid ]] || ! jobs %1 &>/dev/null || by_itself=yes
+}
+"""
