@@ -150,7 +150,7 @@ def send(process: Process, signum: int) -> bool:
 
 def carries(pid: int, token: str) -> bool:
     """Whether a process has TOKEN=token in its environment."""
-    return f"{TOKEN}={token}".encode() in _read(pid, "environ").split(b"\0")
+    return f"{TOKEN}={token}".encode() in _environment(pid).split(b"\0")
 
 
 def _read(pid: int, what: str) -> bytes:
@@ -160,6 +160,20 @@ def _read(pid: int, what: str) -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+def _environment(pid: int) -> bytes:
+    """Empty too where it has none. One that is just becoming another program has none for a moment."""
+    text = _read(pid, "environ")
+    deadline = clock.monotonic() + 0.1
+    while not text and clock.monotonic() < deadline:
+        settled = _read(pid, "cmdline")  # for that moment, it has none of these either
+        if not settled and _read(pid, "statm")[:2] in (b"", b"0 "):  # gone, or the kernel's own
+            break
+        text = _read(pid, "environ")
+        if settled:
+            break
+    return text
 
 
 def carriers(token: str) -> list[Process]:
@@ -174,7 +188,7 @@ def all_carriers() -> dict[str, list[Process]]:
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
-        text = _read(int(name), "environ")
+        text = _environment(int(name))
         words = {word for word in text.split(b"\0") if word.startswith(mark)} if mark in text else ()
         start = start_of(int(name)) if words else None
         if start is not None:

@@ -16,16 +16,16 @@ descendants() {   # of process $1, added to tree
 }
 
 look_at() {   # environment: of process $1; one that is just becoming another program has none for a moment
-  local i size
+  local i size settled=''
   local -a words
   for ((i = 0; i < 1000; i++)); do
     environment=() words=() size=0
     { mapfile -d '' -t environment <"/proc/$1/environ"; } 2>/dev/null || :
-    [[ ${#environment[@]} == 0 ]] || break
+    [[ ${#environment[@]} == 0 && -z $settled ]] || break
     { read -r size _ <"/proc/$1/statm"; } 2>/dev/null || :
     [[ $size != 0 ]] || break   # the kernel's own, or gone
     { mapfile -d '' -t words <"/proc/$1/cmdline"; } 2>/dev/null || :
-    [[ ${#words[@]} == 0 ]] || break
+    settled=${words[*]:+yes}
   done
 }
 

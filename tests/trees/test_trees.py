@@ -19,6 +19,9 @@ from typing import Any
 import pytest
 from conftest import Answer, Root, clean_environment, orchestra_argv, processes_of, wait_until
 
+from orchestra.host import process
+from orchestra.model.launcher_tree import TREE
+
 LONG = bool(os.environ.get("ORCHESTRA_LONG"))
 IMPATIENT_S = 8.0  # well under the default grace of 10 s, well over a call of the command line
 
@@ -827,6 +830,23 @@ def test_a_launcher_that_cannot_start_its_worker_ends_no_stranger(trees: Trees, 
         assert trees.result()["worker_pid"] is None
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_a_process_that_becomes_another_program_is_seen_at_every_look(tmp_path: Path) -> None:
+    """By the commands and by the launcher: while it does, the kernel shows no environment of it."""
+    again = tmp_path / "again"
+    again.write_text(f"#!/bin/sh\nexec /bin/sh {shlex.quote(str(again))}\n")
+    look = tmp_path / "look"
+    look.write_text(TREE + 'tree=(); for ((i = 0; i < 100; i++)); do carriers; done; echo "${#tree[@]}"')
+    token = tmp_path.name
+    with subprocess.Popen(["sh", str(again)], env={process.TOKEN: token}, start_new_session=True) as restless:
+        try:
+            wait_until(lambda: process.carriers(token), "its first program")
+            assert [len(process.carriers(token)) for _ in range(200)] == [1] * 200
+            asked = ["bash", "-c", f"token={shlex.quote(token)}; . {shlex.quote(str(look))}"]
+            assert subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout == "100\n"
+        finally:
+            restless.kill()
 
 
 # --- the worker's environment ---------------------------------------------------------------
