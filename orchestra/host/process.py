@@ -165,7 +165,7 @@ def _read(pid: int, what: str) -> bytes:
 def _environment(pid: int) -> bytes:
     """Empty too where it has none. One that is just becoming another program has none for a moment."""
     text = _read(pid, "environ")
-    deadline = clock.monotonic() + 0.1
+    deadline = clock.monotonic() + 1.0
     while not text and clock.monotonic() < deadline:
         settled = _read(pid, "cmdline")  # for that moment, it has none of these either
         if not settled and _read(pid, "statm")[:2] in (b"", b"0 "):  # gone, or the kernel's own

@@ -5,7 +5,7 @@ end, report. What it may count on is said there.
 """
 
 from orchestra.model.launcher_end import END
-from orchestra.model.launcher_tree import TREE
+from orchestra.model.launcher_tree import ENDING, TREE
 from orchestra.model.trail import NOTES
 
 # Names that the script uses, or that change how bash reads it: in the environment they are the worker's.
@@ -232,11 +232,18 @@ printf '%s\n' "$worker" >&3 2>/dev/null || :   # the sign of life; nobody may be
 exec 3>&- 4>&- 5>&- 6<&-
 
 # --- wait --------------------------------------------------------------------------------
+reap() {   # status, by_itself: how the worker ended, if $1 is its PID; bash keeps no job that a signal has ended
+  status=0
+  wait "$1" 2>/dev/null || status=$?
+  [[ -e /proc/$pid ]] || ! jobs %1 &>/dev/null || by_itself=yes
+}
+
 # Until it has ended, or a trap has said why it shall: a reason is no PID, so that wait fails at once.
 reap "${why:-$pid}"
 
 # --- end ---------------------------------------------------------------------------------
 trap '' ALRM USR1 "${others[@]}"
+@ENDING@
 asked=$why
 if [[ -n $why ]]; then
   ! worker_is_gone || why=''   # it had ended before we were told to end it
@@ -250,4 +257,8 @@ trap - ERR EXIT
 set +e
 """
 
-BODY = (_TOOLS + TREE + _STORY + END).replace("@SHADOWED@", SHADOWED).replace("@NOTES@", ",".join(NOTES))
+BODY = (
+    (_TOOLS + TREE + _STORY.replace("@ENDING@", ENDING) + END)
+    .replace("@SHADOWED@", SHADOWED)
+    .replace("@NOTES@", ",".join(NOTES))
+)

@@ -1,7 +1,7 @@
 """What a launcher knows of the processes that its attempt started: which they are, and how they end."""
 
 TREE = r"""
-# --- what ends with the worker -----------------------------------------------------------
+# --- what was started --------------------------------------------------------------------
 descendants() {   # of process $1, added to tree
   local file kid
   local -a kids
@@ -18,7 +18,7 @@ descendants() {   # of process $1, added to tree
 look_at() {   # environment: of process $1; one that is just becoming another program has none for a moment
   local i size settled=''
   local -a words
-  for ((i = 0; i < 1000; i++)); do
+  for ((i = 0; i < 10000; i++)); do
     environment=() words=() size=0
     { mapfile -d '' -t environment <"/proc/$1/environ"; } 2>/dev/null || :
     [[ ${#environment[@]} == 0 && -z $settled ]] || break
@@ -37,7 +37,9 @@ carriers() {   # of the token, whatever session or parent they have, added to tr
     [[ ${dir#/proc/} == "$$" || " ${environment[*]} " != *" ORCHESTRA_TOKEN=$token "* ]] || tree+=("${dir#/proc/}")
   done
 }
+"""
 
+ENDING = r"""
 clock() {   # second: whole ones since the machine came up; the time of day may jump
   read -r second _ </proc/uptime
   second=${second%.*}
@@ -90,11 +92,5 @@ worker_is_gone() {
   local -a threads=(/proc/"$pid"/task/*)
   { read -r line <"/proc/$pid/stat"; } 2>/dev/null || return 0
   [[ ${line##*) } == [ZX]* && ${#threads[@]} -le 1 ]]   # its main thread alone may have ended
-}
-
-reap() {   # status, by_itself: how the worker ended, if $1 is its PID; bash keeps no job that a signal has ended
-  status=0
-  wait "$1" 2>/dev/null || status=$?
-  [[ -e /proc/$pid ]] || ! jobs %1 &>/dev/null || by_itself=yes
 }
 """
