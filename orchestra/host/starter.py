@@ -23,6 +23,7 @@ import sys
 READY_FD = 3
 FIELDS = 5
 PR_SET_CHILD_SUBREAPER = 36
+PR_GET_DUMPABLE = 3
 
 
 def main() -> None:
@@ -37,6 +38,7 @@ def main() -> None:
     os.set_inheritable(READY_FD, True)
     settle_signals()
     libc = ctypes.CDLL(None)
+    libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)  # or each child would look for prctl, at a fifth of a millisecond
     rest = b""
     while data := os.read(orders, 1 << 16):
         *fields, rest = (rest + data).split(b"\0")
