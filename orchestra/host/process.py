@@ -164,16 +164,23 @@ def _read(pid: int, what: str) -> bytes:
 
 def _environment(pid: int) -> bytes:
     """Empty too where it has none. One that is just becoming another program has none for a moment."""
-    text = _read(pid, "environ")
-    deadline = clock.monotonic() + 1.0
-    while not text and clock.monotonic() < deadline:
-        settled = _read(pid, "cmdline")  # for that moment, it has none of these either
-        if not settled and _read(pid, "statm")[:2] in (b"", b"0 "):  # gone, or the kernel's own
-            break
-        text = _read(pid, "environ")
-        if settled:
-            break
-    return text
+    deadline = None
+    while True:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                text = file.read()
+        except OSError:  # gone, or another user's
+            return b""
+        if text:
+            return text
+        # proc_pid_stat(5), from `state` on: 20 is the size of its memory, 24 the end of its code (it is set
+        # last), 47 and 48 are where the environment begins and ends
+        stat = _read(pid, "stat").rpartition(b")")[2].split()
+        if len(stat) < 49 or stat[20] == b"0" or (stat[24] != b"0" and stat[47] == stat[48]):
+            return b""  # gone, or the kernel's own, or it has none
+        deadline = deadline or clock.monotonic() + 1.0
+        if clock.monotonic() > deadline:
+            return b""
 
 
 def carriers(token: str) -> list[Process]:

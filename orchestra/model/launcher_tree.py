@@ -16,16 +16,16 @@ descendants() {   # of process $1, added to tree
 }
 
 look_at() {   # environment: of process $1; one that is just becoming another program has none for a moment
-  local i size settled=''
-  local -a words
+  local i line
+  local -a stat
   for ((i = 0; i < 10000; i++)); do
-    environment=() words=() size=0
-    { mapfile -d '' -t environment <"/proc/$1/environ"; } 2>/dev/null || :
-    [[ ${#environment[@]} == 0 && -z $settled ]] || break
-    { read -r size _ <"/proc/$1/statm"; } 2>/dev/null || :
-    [[ $size != 0 ]] || break   # the kernel's own, or gone
-    { mapfile -d '' -t words <"/proc/$1/cmdline"; } 2>/dev/null || :
-    settled=${words[*]:+yes}
+    environment=() line=''
+    { mapfile -d '' -t environment <"/proc/$1/environ"; } 2>/dev/null || break   # gone, or another user's
+    [[ ${#environment[@]} == 0 ]] || break
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || break
+    IFS=' ' read -r -a stat <<<"${line##*) }"
+    [[ ${stat[20]} != 0 ]] || break   # no memory: the kernel's own, or a zombie
+    [[ ${stat[24]} == 0 || ${stat[47]} != "${stat[48]}" ]] || break   # its code is in place, its environment is empty
   done
 }
 
