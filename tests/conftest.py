@@ -190,9 +190,11 @@ def end_processes_of(path: Path) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Root]:
-    """A runs root; whatever was started under it is ended with the test."""
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Root]:
+    """A runs root; whatever was started under it is ended with the test, and its TMPDIRs are in the test's own."""
     path = tmp_path / "runs"
     path.mkdir()
-    yield Root(path)
+    root = Root(path)
+    monkeypatch.setenv("TMPDIR", str(root.tmp))
+    yield root
     end_processes_of(tmp_path)

@@ -198,7 +198,7 @@ def test_a_launcher_runs_where_nothing_may_be_executed(root: Root) -> None:
     argv = [*orchestra_argv(*words[:5]), "--root", str(root.path), *words[5:]]
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", f'{{ {script}; }} || exit 99; exec "$@"', str(root.path), *argv],
-        env=clean_environment(TMPDIR=str(root.tmp)),
+        env=clean_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -232,7 +232,7 @@ def test_a_root_whose_server_is_gone_hangs_nobody(root: Root) -> None:
     argv = [*orchestra_argv("doctor"), "--root", str(root.path)]
     done = subprocess.run(
         ["unshare", "-m", sys.executable, "-c", HUNG, str(root.path), *argv],
-        env=clean_environment(TMPDIR=str(root.tmp)),
+        env=clean_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -658,7 +658,7 @@ def test_a_run_that_may_not_be_looked_into_is_unknown_in_every_line(done: Root) 
     done.run_dir("r").chmod(0)
     called = subprocess.run(
         [*without, *orchestra_argv("doctor", "r", "--root", str(done.path))],
-        env=clean_environment(TMPDIR=str(done.tmp)),
+        env=clean_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

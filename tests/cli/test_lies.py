@@ -153,7 +153,7 @@ os.execv(sys.executable, [sys.executable, "-m", "orchestra", *sys.argv[1:]])
 
 def test_signals_that_the_caller_ignores_are_not_ignored_by_workers_and_launchers(root: Root) -> None:
     root.init("r")
-    env = clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp))
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path))
     words = ["spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", "sleep", "300"]
     done = subprocess.run([sys.executable, "-c", IGNORANT, *words], env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -175,7 +175,7 @@ def from_elsewhere(root: Root, unshare: list[str], before: str, *words: str) -> 
     script = f"{before}; exec {' '.join(orchestra_argv(*words))}"
     done = subprocess.run(
         ["unshare", *unshare, "bash", "-c", script],
-        env=clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp)),
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
         capture_output=True,
         text=True,
         timeout=60,
@@ -275,7 +275,7 @@ def test_a_worker_that_removed_its_mark_is_not_started_again(root: Root, tmp_pat
     root.init("r")
     starts = tmp_path / "starts"
     worker = shell(f'rm "$ORCHESTRA_RUN_DIR/.pid-W.json"; echo start >>"{starts}"; exec sleep 300')
-    env = clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp), STARTS=str(starts))
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path), STARTS=str(starts))
     words = ["spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", *worker]
     killed = subprocess.run([sys.executable, "-c", DIES_AFTER_LAUNCH, *words], env=env, timeout=60)
     assert killed.returncode == -9
@@ -387,7 +387,7 @@ def test_the_launchers_strict_mode_is_not_the_workers(root: Root) -> None:
         json.dumps([{"name": "W", "brief": "b", "command": shell('false; echo "reached $UNSET"')}])
     )
     spawn = orchestra_argv("spawn", "r", "--no-throttle", "--from", f"{root.path}/workers.json")
-    env = clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp))
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path))
     subprocess.run(shell(f"export SHELLOPTS; exec {' '.join(spawn)}"), env=env, check=True)
     root("wait", "r")
     assert (root.run_dir("r") / "log-W.out").read_text() == "reached \n"

@@ -72,7 +72,7 @@ def waiting_without_a_beat(root: Root, *words: str) -> subprocess.Popen[str]:
     """A wait that is told, or never comes to know."""
     process = subprocess.Popen(
         [sys.executable, "-c", WITHOUT_A_BEAT, "wait", *words],
-        env=clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp)),
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -38,7 +38,7 @@ class Cgroup:
         script = f'{self.join()}; exec "$@"'
         done = subprocess.run(
             ["bash", "-c", script, "-", *orchestra_argv("spawn", "r", "--from", "-", "--no-throttle")],
-            env=clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp)),
+            env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
             input=json.dumps(row), capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         return Answer(done.returncode, json.loads(done.stdout or "{}"), done.stdout, done.stderr)

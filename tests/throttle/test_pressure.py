@@ -56,7 +56,7 @@ def signals(answer: Answer, name: str) -> list[str]:
 def call_inside(place: Path, root: Root, *words: str, stdin: str = "") -> Answer:
     done = subprocess.run(
         inside(place, orchestra_argv(*words)),
-        env=clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp)),
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
         input=stdin,
         capture_output=True,
         text=True,
@@ -105,7 +105,7 @@ def test_in_a_container_its_own_memory_counts_and_drain_starts_who_waited(root: 
             assert answer.json["deferred"][0]["signals"][0]["value"] < 200 * MIB
             drain = subprocess.Popen(
                 inside(place, orchestra_argv("wait", "r", "--drain", "--timeout", "60")),
-                env=clean_environment(ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp)),
+                env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
                 stdout=subprocess.PIPE,
                 text=True,
             )
