@@ -12,9 +12,9 @@ What must stay true of every script that `render` makes:
 * Up to the sign of life nothing but builtins of bash runs: a spawn costs two forks.
 
 It is started as `bash -p SCRIPT supervised [plain]`, with descriptor 3 open for the sign of
-life, an interval timer that sends SIGALRM at the timeout, and itself made the reaper of
+life, an interval timer that sends SIGALRM from the timeout on, and itself made the reaper of
 orphaned descendants; `plain` where no name in its environment is one of the script's own.
-By hand (`bash .run-NAME.sh`) the timer is a background `sleep`, and an orphan becomes
+By hand (`bash .run-NAME.sh`) the timer is a background loop, and an orphan becomes
 another's child: it is found by the token, if it has kept that.
 """
 

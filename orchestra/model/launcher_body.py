@@ -219,7 +219,7 @@ become_worker() {   # in a process of its own
 { memory_kills /sys/fs/cgroup; } 2>/dev/null || :
 kills_before=$kills
 if [[ -z $supervised && $timeout_s != 0 ]]; then
-  { trap - ERR EXIT; sleep "$timeout_s"; kill -ALRM $$; } &
+  { trap - ERR EXIT; sleep "$timeout_s"; while kill -ALRM $$; do sleep 1; done; } &
   disown   # the worker is job 1
 fi
 set -m   # a process group of its own: a worker that signals its group means its own children
@@ -232,14 +232,14 @@ printf '%s\n' "$worker" >&3 2>/dev/null || :   # the sign of life; nobody may be
 exec 3>&- 4>&- 5>&- 6<&-
 
 # --- wait --------------------------------------------------------------------------------
-reap() {   # status, by_itself: how the worker ended, if $1 is its PID; bash keeps no job that a signal has ended
+reap() {   # status, by_itself: how the worker ended, if it has; bash keeps no job that a signal has ended
   status=0
-  wait "$1" 2>/dev/null || status=$?
+  # Until it ends, or a trap says why it shall: a reason is no PID, so that wait fails at once.
+  wait "${why:-$pid}" 2>/dev/null || status=$?
   [[ -e /proc/$pid ]] || ! jobs %1 &>/dev/null || by_itself=yes
 }
 
-# Until it has ended, or a trap has said why it shall: a reason is no PID, so that wait fails at once.
-reap "${why:-$pid}"
+reap
 
 # --- end ---------------------------------------------------------------------------------
 trap '' ALRM USR1 "${others[@]}"
@@ -248,7 +248,7 @@ asked=$why
 if [[ -n $why ]]; then
   ! worker_is_gone || why=''   # it had ended before we were told to end it
   end_tree
-  reap "$pid"
+  why='' reap
   # Told in the very instant of its end, bash has reaped it and forgotten how: then 127 is no status of its own.
   [[ $status != 127 || -n $by_itself ]] || { why=$asked status=null; }
 fi

@@ -771,16 +771,43 @@ def test_an_end_that_bash_has_forgotten_is_not_told_as_exit_status_127(trees: Tr
     assert (trees.result()["verdict"], trees.result()["exit_code"]) == ("timeout", None)
 
 
+@pytest.mark.parametrize("before", ["umask*", "wait*"])
 @pytest.mark.parametrize(("told", "verdict"), [("ALRM", "timeout"), ("USR1", "stopped"), ("HUP", "signal")])
-def test_a_launcher_that_is_told_to_end_on_its_way_says_why(trees: Trees, told: str, verdict: str) -> None:
+def test_a_launcher_that_is_told_to_end_on_its_way_says_why(
+    trees: Trees, told: str, verdict: str, before: str
+) -> None:
     script = _abandon(trees, "ready; leaf main")
-    fired = _hook(trees, script, "umask*", f"kill -{told} $$")
+    fired = _hook(trees, script, before, f"kill -{told} $$")
+    _insert(script, "set -T")  # also what its functions run
     done = subprocess.run(
         ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
     )
     assert fired.exists()
     assert (done.returncode, done.stderr) == (0, "")
     assert trees.result()["verdict"] == verdict
+    assert processes_of(trees.path) == []
+
+
+def test_the_timeout_holds_where_its_first_signal_is_missed(trees: Trees) -> None:
+    """With a timer of orchestra's: a bash that swallows what comes in the first two seconds."""
+    directory = trees.path / "bin"
+    directory.mkdir()
+    bash = directory / "bash"
+    bash.write_text('#!/bin/sh\ntrap : ALRM\nsleep 2 & wait; wait\nexec /bin/bash "$@"\n')
+    bash.chmod(0o755)
+    row = {"name": "W", "brief": "b", "command": ["sleep", "300"], "timeout": "1s"}
+    env = {"PATH": f"{directory}:{os.environ['PATH']}"}
+    answer = trees.root("spawn", "t", "--from", "-", "--no-throttle", stdin=json.dumps([row]), env=env)
+    assert answer.names("spawned") == ["W"]
+    assert trees.result()["verdict"] == "timeout"
+
+
+def test_the_timeout_holds_by_hand_where_its_first_signal_is_missed(trees: Trees) -> None:
+    script = _abandon(trees, "ready; leaf main", timeout="1s")
+    fired = _hook(trees, script, "set?+m", "trap '' ALRM; sleep 1.5; trap 'why=timeout' ALRM")
+    assert _by_hand(script).returncode == 0
+    assert fired.exists()
+    assert trees.result()["verdict"] == "timeout"
     assert processes_of(trees.path) == []
 
 
