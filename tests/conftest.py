@@ -191,7 +191,7 @@ def end_processes_of(path: Path) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Root]:
-    """A runs root; whatever was started under it is ended with the test, and its TMPDIRs are in the test's own."""
+    """A runs root; whatever was started under it is ended with the test, whose own is TMPDIR."""
     path = tmp_path / "runs"
     path.mkdir()
     root = Root(path)

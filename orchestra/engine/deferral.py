@@ -38,7 +38,7 @@ def deferral_story(observer: Observer, record: WorkerRecord) -> dict[str, Any]:
     if deferral is None:
         return {}
     outlook = outlooks(observer).get(record.name, Outlook(0, None))
-    now = Room(observer.layout.root).ask(record.entry, at_work(observer))
+    now = Room(observer.layout.root).ask(record.entry, observer.at_work())
     return {
         "since": deferral.since,
         "waited_s": _rounded(clock.seconds_since(deferral.since)),
@@ -52,14 +52,10 @@ def deferral_story(observer: Observer, record: WorkerRecord) -> dict[str, Any]:
     }
 
 
-def at_work(observer: Observer) -> int:
-    return sum(1 for other in observer.history.workers.having("going") if other.state == State.RUNNING)
-
-
 def _seconds_for_each_end(observer: Observer) -> float | None:
     ends = [r.ended_at for r in observer.history.workers.values() if r.state in ENDED and r.started_at]
     ages = sorted(age for end in ends if end and (age := clock.seconds_since(end)) is not None)[:LATEST]
-    if len(ages) < 2 or not at_work(observer):
+    if len(ages) < 2 or not observer.at_work():
         return None
     return max(ages) / len(ages)
 

@@ -66,11 +66,7 @@ class FanOut:
 
     def run(self, records: list[WorkerRecord]) -> SpawnReport:
         if records:
-            self.before = sum(
-                1
-                for record in self.conductor.history.workers.having("going")
-                if record.state == State.RUNNING and not self.conductor.view(record, stall=False).ended
-            )
+            self.before = self.conductor.at_work()
             try:
                 for group in groups(records):
                     self.try_group(group)

@@ -18,7 +18,6 @@ from orchestra.model.history import History
 from orchestra.model.memory_kills import may_be_memory
 from orchestra.model.names import or_nearest
 from orchestra.model.owner import Health
-from orchestra.model.plan import WorkerEntry, effective
 from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import Sight, Snapshot, Views, WorkerView, judge
 from orchestra.model.trail import parse_mark, parse_result, parse_sentinel
@@ -158,8 +157,9 @@ class Observer:
         if claimed or who is not None:
             pids = tuple(p.pid for p in self.backend.leftovers(record.token))
             return Sight(mark=mark, process=who, claimed=claimed, leftovers=pids)
-        trail = tuple(what for what, path in layout.trail(name) if os.path.exists(path))
         tried = os.path.isdir(layout.attempt(name, record.attempt))
+        ours = tried or record.attempt == 1  # else these are still of the attempt before
+        trail = tuple(what for what, path in layout.trail(name) if ours and os.path.exists(path))
         if tried and (members := self.backend.leftovers(record.token)):
             # Its worker has removed the mark, or it is about to make it: told by its token.
             launchers = [m for m in members if self.backend.runs(m, script, record.token)]
@@ -224,6 +224,11 @@ class Observer:
             return view
         told = [f"past its timeout ({timeout_s:g} s), being ended", view.reason]
         return view._replace(reason="; ".join(filter(None, told)))
+
+    def at_work(self) -> int:
+        """How many workers of the run are: by the log, but for those that have ended since."""
+        going = self.history.workers.having("going")
+        return sum(1 for r in going if r.state == State.RUNNING and not self.view(r, stall=False).ended)
 
     def attend(self, views: list[WorkerView]) -> list[str]:
         """What the plan says to do about them, for who may; returns whom it was done to."""
@@ -346,12 +351,6 @@ class Observer:
                 phase=phase,
             )
         return list(dict.fromkeys([*planned, *real]))
-
-    def plan_entry(self, entry: WorkerEntry) -> WorkerEntry:
-        plan = self.history.plan
-        if plan is not None:
-            return effective(plan, entry)
-        return entry._replace(timeout_s=entry.timeout_s or None, stall_s=entry.stall_s or None)
 
 
 def no_such_run(layout: Layout) -> NoSuchRun:

@@ -43,7 +43,7 @@ def has_room(observer: Observer, room: Room | None, waiting: list[WorkerRecord])
     """Whether any of these could start now; asked once for all that would ask the same."""
     if room is None or any(record.state != State.DEFERRED for record in waiting):
         return bool(waiting)
-    at_work = sum(1 for record in observer.history.workers.having("going") if record.state == State.RUNNING)
+    at_work = observer.at_work()
     alike = {asks(record): record.entry for record in reversed(waiting)}
     return any(not room.ask(entry, at_work) for entry in alike.values())
 

@@ -11,12 +11,13 @@ from orchestra.engine.spawn import Wanted
 from orchestra.errors import BadPlan, NameTaken, Usage
 from orchestra.model.names import check_name
 from orchestra.model.plan import (
-    DEFAULT_STALL_S,
     EXPECT_RULE,
     FIRST_SIGN_RULE,
     Expect,
     Phase,
+    Plan,
     WorkerEntry,
+    effective,
     first_sign_problem,
     parse_expect,
 )
@@ -101,8 +102,7 @@ def wanted_of(
             entry.brief, observer.history.base, where=(observer.layout.plan, 0, 0), worker=entry.name
         )
         entry = entry._replace(command=entry.command or command, expect=entry.expect or expect, brief=brief)
-        full = observer.plan_entry(entry)
-        wanted.append(Wanted(absolute(observer, full), phase.name))
+        wanted.append(Wanted(completed(observer, entry), phase.name))
     return wanted
 
 
@@ -111,25 +111,23 @@ def filled_in(
 ) -> WorkerEntry:
     """An entry from the command line or a list: its own word first, then the call's, then the plan's."""
     entry = entry._replace(command=entry.command or command, expect=entry.expect or expect)
-    if entry.cwd is None and observer.history.plan is None:
-        entry = entry._replace(cwd=os.getcwd())
-    entry = observer.plan_entry(entry)
+    entry = completed(observer, entry)
     if entry.command is None:
         raise Usage(
             f"worker {entry.name} has no command",
             hint="put it behind --, for instance: -- claude -p; or set `command` in the plan",
         )
-    if observer.history.plan is None:
-        entry = entry._replace(
-            stall_s=DEFAULT_STALL_S if entry.stall_s is None else entry.stall_s, retries=entry.retries or 0
-        )
     if problem := first_sign_problem(entry):
         raise Usage(f"worker {entry.name}: {problem}", hint=FIRST_SIGN_RULE)
-    return absolute(observer, entry)
+    return entry
 
 
-def absolute(observer: Observer, entry: WorkerEntry) -> WorkerEntry:
-    return entry._replace(cwd=os.path.normpath(os.path.join(observer.history.base, entry.cwd or ".")))
+def completed(observer: Observer, entry: WorkerEntry) -> WorkerEntry:
+    """What it leaves open as the plan says; its directory relative to the plan, else to the caller's."""
+    plan = observer.history.plan
+    entry = effective(plan or Plan(), entry)
+    base = observer.history.base if plan else os.getcwd()
+    return entry._replace(cwd=os.path.normpath(os.path.join(base, entry.cwd or ".")))
 
 
 def worker_word(word: str) -> WorkerEntry:

@@ -51,6 +51,7 @@ def retry(
             row = already_row(conductor.view(record))
             already.append({**row, "note": _NOTE.get(record.state, "it has not ended: nothing was done")})
     conductor.check_still_mine()
+    room = Room(conductor.layout.root) if throttled else None  # refuses bad settings: nothing is done yet
     for record in failed:
         mark = read_mark(conductor.layout, record)
         launcher = record.process or (mark.process if mark else None)
@@ -79,5 +80,5 @@ def retry(
         ]
     )
     again = [workers[record.name] for record in failed]
-    report = FanOut(conductor, Room(conductor.layout.root) if throttled else None).run(again)
+    report = FanOut(conductor, room).run(again)
     return report._replace(already=already)

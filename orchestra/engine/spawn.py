@@ -22,6 +22,19 @@ from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.throttle import describe
 
+SETTINGS = {
+    "cwd": "cwd",
+    "env": "env",
+    "timeout": "timeout_s",
+    "stall": "stall_s",
+    "first_sign": "first_sign_s",
+    "stall_action": "stall_action",
+    "retries": "retries",
+    "expect": "expect",
+    "throttle": "throttle",
+}
+"""The keys of a plan that the same call may give anew, and where an entry has them."""
+
 
 class Wanted(NamedTuple):
     """A worker that somebody asked for, everything filled in."""
@@ -30,7 +43,7 @@ class Wanted(NamedTuple):
     phase: str | None
 
 
-def sort_out(observer: Observer, wanted: Iterable[Wanted]) -> tuple[list[Wanted], list[WorkerRecord]]:
+def sort_out(observer: Observer, wanted: Iterable[Wanted]) -> tuple[list[Wanted], list[Wanted]]:
     """(new ones, those that are in the run already). Raises NameTaken, having written nothing."""
     new, known = [], []
     for want in wanted:
@@ -40,7 +53,7 @@ def sort_out(observer: Observer, wanted: Iterable[Wanted]) -> tuple[list[Wanted]
             continue
         same_brief = want.entry is record.entry or is_brief_of(record, want.entry.brief)
         if same_brief and record.entry.command == want.entry.command:
-            known.append(record)
+            known.append(want)
         else:
             what = "command" if same_brief else "brief"
             raise NameTaken(
@@ -82,11 +95,11 @@ def spawn(
 ) -> SpawnReport:
     """Try what was deferred, oldest first, then what is new; answer for every one."""
     new, known = sort_out(conductor, wanted)
+    room = Room(conductor.layout.root) if throttled else None  # refuses bad settings: nothing is meant yet
     intend(conductor, new)
-    report = FanOut(conductor, Room(conductor.layout.root) if throttled else None).run(candidates(conductor))
-    already = [conductor.view(conductor.record_of(r.name)) for r in known]
+    report = FanOut(conductor, room).run(candidates(conductor))
     tried = {row["name"] for row in [*report.spawned, *report.deferred, *report.failed]}
-    return report._replace(already=[already_row(v) for v in already if v.record.name not in tried])
+    return report._replace(already=already_rows(conductor, [w for w in known if w.entry.name not in tried]))
 
 
 def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> SpawnReport:
@@ -109,8 +122,19 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
             report.spawned.append({"name": entry.name})
             starting.append(entry)
     tried = {entry.name for entry in entries}
-    rows = [already_row(views.named(record.name)) for record in known if record.name not in tried]
-    return report._replace(already=rows)
+    return report._replace(already=already_rows(observer, [w for w in known if w.entry.name not in tried]))
+
+
+def already_rows(observer: Observer, known: list[Wanted]) -> list[dict[str, Any]]:
+    """How they stand; with a note where other settings were asked for than they have."""
+    rows = []
+    for entry in [want.entry for want in known]:
+        row = already_row(observer.view(record := observer.record_of(entry.name)))
+        other = [
+            key for key, field in SETTINGS.items() if getattr(entry, field) != getattr(record.entry, field)
+        ]
+        rows.append(row | ({"note": f"it keeps what it had of {', '.join(other)}"} if other else {}))
+    return rows
 
 
 def already_row(view: WorkerView) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def render(order: LaunchOrder) -> str:
         f"no_command={bash_quote(json.dumps(f'command not found or not executable: {command[0]}'))}",
         f"cannot_execute={bash_quote(json.dumps(f'the system could not execute: {command[0]}'))}",
         "environment() {",
-        *(f"  unset -v {k}; export {k}={bash_quote(v)}" for k, v in order.env.items() if k != "TMPDIR"),
+        *(f"  unset -v {k}; export {k}={bash_quote(v)}" for k, v in order.env.items()),
         "  :",
         "}",
         f"rate_limit={bash_quote(RATE_LIMIT_PATTERN)}",

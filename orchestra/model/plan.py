@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 DEFAULT_STALL_S = 600.0
 OFF = 0.0
-"""A worker's timeout or stall that it switches off, whatever the plan says."""
+"""A worker's timeout, stall or first_sign that it switches off, whatever the plan says."""
 
 StallAction = Literal["warn", "stop"]
 """What becomes of a worker that stalls."""
@@ -103,7 +103,7 @@ def effective(plan: Plan, entry: WorkerEntry) -> WorkerEntry:
         env={**plan.env, **entry.env},
         timeout_s=(plan.timeout_s if entry.timeout_s is None else entry.timeout_s) or None,
         stall_s=(plan.stall_s if entry.stall_s is None else entry.stall_s) or None,
-        first_sign_s=plan.first_sign_s if entry.first_sign_s is None else entry.first_sign_s,
+        first_sign_s=(plan.first_sign_s if entry.first_sign_s is None else entry.first_sign_s) or None,
         stall_action=plan.stall_action if entry.stall_action is None else entry.stall_action,
         retries=plan.retries if entry.retries is None else entry.retries,
         throttle={**plan.throttle, **entry.throttle},

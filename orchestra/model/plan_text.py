@@ -53,7 +53,9 @@ _WORKER_HINT = "write {name: Research-1, brief: briefs/research-1.md}"
 _COMMAND_HINT = "write the program and its arguments as a list: [claude, -p]"
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_READ_ONLY_IN_BASH = frozenset({"UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO"})
+_BASHS_OWN = re.compile(
+    "E?UID|PPID|(BASH|SHELL)OPTS|BASH_(VERSINFO|ARGC|ARGV|LINENO|SOURCE)|EXECIGNORE|PIPESTATUS|_"
+)
 
 
 def parse_plan(text: str, *, file: str) -> Plan:
@@ -189,7 +191,7 @@ def _worker(tree: Tree, seen: _Seen) -> WorkerEntry:
         env=_optional(fields, "env", _env, {}),
         timeout_s=_optional(fields, "timeout", _or(values.timeout_or_off), None),
         stall_s=_optional(fields, "stall", _or(values.duration_or_off), None),
-        first_sign_s=_optional(fields, "first_sign", values.duration, None),
+        first_sign_s=_optional(fields, "first_sign", _or(values.duration_or_off), None),
         stall_action=_optional(fields, "stall_action", _stall_action, None),
         retries=_optional(fields, "retries", values.whole, None),
         expect=_optional(fields, "expect", _expects, ()),
@@ -237,8 +239,10 @@ def _env(tree: Tree, what: str) -> dict[str, str]:
 def _env_name_problem(name: str) -> str:
     if _ENV_NAME.fullmatch(name) is None:
         return "cannot be a variable's name: only letters, digits and '_', not beginning with a digit"
-    if name in _READ_ONLY_IN_BASH:
-        return "is read-only in bash, which starts the worker"
+    if _BASHS_OWN.fullmatch(name):
+        return "is bash's own, which starts the worker: it could not reach it"
+    if name == "TMPDIR":
+        return "is set by orchestra: each worker has one of its own, which is removed when it ends"
     if name.startswith("ORCHESTRA_"):
         return "is not yours to set: what begins with ORCHESTRA_ is set by orchestra itself"
     return ""

@@ -120,8 +120,8 @@ def judge(record: WorkerRecord, sight: Sight, *, conducted: bool) -> WorkerView:
 def describe_gap(trail: tuple[str, ...]) -> str:
     """Where the paper trail ends: "brief written, no launcher"."""
     written = [paper for paper in TRAIL if paper in trail]
-    absent = next((paper for paper in TRAIL if paper not in trail), TRAIL[-1])
-    return f"{written[-1]} written, no {absent}" if written else "intended, nothing written"
+    absent = next((f"no {paper}" for paper in TRAIL if paper not in trail), "not started")
+    return f"{written[-1]} written, {absent}" if written else "intended, nothing written"
 
 
 def _from_record(record: WorkerRecord) -> WorkerView:

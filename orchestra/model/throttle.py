@@ -45,7 +45,7 @@ LIMITS: dict[str, Limit] = {
         Limit("files_free", "hard", "at least", "count", 64, "files that may still be opened"),
         Limit("max_workers", "counted", "at most", "count", 64, "workers at work"),
         Limit("worker_processes", "counted", "at most", "count", 1024, "processes of workers"),
-        Limit("starts_per_s", "counted", "at most", "number", 20, "starts in the last second"),
+        Limit("starts_per_s", "counted", "at most", "count", 20, "starts in the last second"),
         Limit("load_per_cpu", "soft", "at most", "number", 8.0, "runnable tasks per CPU"),
         Limit("cpu_pressure", "soft", "at most", "%", 98.0, "time in which tasks waited for a CPU"),
         Limit("memory_pressure", "soft", "at most", "%", 20.0, "time in which tasks waited for memory"),
@@ -110,7 +110,8 @@ def pressure(
         holds, takes = (0.0, 0.0) if first else (held.get(key, 0.0), needs.get(key, 0.0))
         sign = 1.0 if limit.wants == "at most" else -1.0
         value = measured + sign * (holds + takes)
-        if sign * (value - wanted) > 0 or (limit.kind == "counted" and value >= wanted):
+        full = limit.kind == "counted" and not takes and value >= wanted  # no room for the one asked about
+        if full or sign * (value - wanted) > 0:
             spoke.append(Signal(key, *(round(n, 2) for n in (value, wanted, measured, holds, takes))))
     return spoke
 

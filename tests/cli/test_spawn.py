@@ -137,10 +137,25 @@ def test_what_one_call_defers_the_next_picks_up(root: Root) -> None:
     assert (deferred["ahead"], [s["signal"] for s in deferred["now"]]) == (0, ["max_workers"])
 
     (root.path / "go").touch()
-    root("wait", "r", "--for", "A")
+    root("wait", "r", "--for", "A")  # it writes nothing; and yet A is at work no more for anybody
+    assert root("explain", "r", "B").json["worker"]["deferred"]["now"] == []
     second = root("spawn", "r")
     assert (second.code, second.names("spawned")) == (0, ["B"])
     assert root("wait", "r").code == 0
+    assert root.result("r", "B")["status"] == "done"
+
+
+def test_drain_needs_nobody_to_record_who_has_ended(root: Root) -> None:
+    root.init("r")
+    throttle = {**CALM, "max_workers": 1}
+    rows = [
+        {"name": name, "brief": "b", "command": command, "throttle": throttle}
+        for name, command in (("A", GATED), ("B", ["true"]))
+    ]
+    assert root("spawn", "r", "--from", "-", stdin=json.dumps(rows)).names("deferred") == ["B"]
+    (root.path / "go").touch()
+    root("wait", "r", "--for", "A")  # writes nothing
+    assert root("wait", "r", "--drain").code == 0
     assert root.result("r", "B")["status"] == "done"
 
 
@@ -547,3 +562,56 @@ def test_what_the_host_is_to_blame_for_may_be_tried_again_later_and_a_typo_never
     answer = root.spawn("r", {"Typo": ["no-such-command"], "Blocked": ["true"]})
     retry = {row["name"]: row["retry"] for row in answer.json["failed"]}
     assert retry == {"Typo": "never", "Blocked": "later"}
+
+
+# --- what is refused leaves nothing behind ---------------------------------------------------
+
+
+def test_a_bad_limit_is_refused_before_anything_is_meant(root: Root) -> None:
+    """By spawn, by retry, and by run: each would have to be carried out by whoever comes next."""
+    bad = {"ORCHESTRA_THROTTLE": "{bogus: 1}"}
+    root.init("r")
+    root.spawn("r", {"F": ["false"]})
+    root("wait", "r")
+    before = (root.run_dir("r") / "events.jsonl").read_bytes()
+    row = json.dumps([{"name": "X", "brief": "b", "command": ["true"]}])
+    assert root("spawn", "r", "--from", "-", stdin=row, env=bad).json["error"]["code"] == "bad_config"
+    assert root("retry", "r", "F", env=bad).json["error"]["code"] == "bad_config"
+    assert (root.run_dir("r") / "events.jsonl").read_bytes() == before
+    plan = root.path.parent / "fresh.yaml"
+    plan.write_text("phases: [{name: p, workers: [{name: W, brief: b c, command: ['true']}]}]\n")
+    assert root("run", str(plan), env=bad).json["error"]["code"] == "bad_config"
+    assert not root.run_dir("fresh").exists()
+
+
+# --- what a list says, without a plan --------------------------------------------------------
+
+
+def test_without_a_plan_a_list_may_switch_off_what_is_on_by_default(root: Root) -> None:
+    root.init("r")
+    row = {"name": "W", "brief": "b", "command": ["true"], "stall": "off", "first_sign": "20m"}
+    answer = root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps([row]))
+    assert (answer.code, answer.names("spawned")) == (0, ["W"])
+    events = root("events", "r", "--json").stdout.splitlines()
+    (entry,) = [e["entry"] for e in map(json.loads, events) if e["kind"] == "spawn_intended"]
+    assert (entry.get("stall_s"), entry["first_sign_s"]) == (None, 1200)
+
+
+def test_without_a_plan_a_directory_is_relative_to_whoever_spawns(root: Root, tmp_path: Path) -> None:
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    root.init("r")
+    row = {"name": "W", "brief": "b", "command": ["pwd"], "cwd": "sub"}
+    root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps([row]), cwd=tmp_path / "here")
+    root("wait", "r")
+    assert (root.run_dir("r") / "log-W.out").read_text() == f"{tmp_path}/here/sub\n"
+
+
+def test_the_same_call_with_other_settings_says_what_is_kept(root: Root) -> None:
+    root.init("r")
+    words = ["spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}"]
+    assert "note" not in root(*words, "--", "true").json
+    again = root(*words, "--expect", "report.md", "--", "true")
+    (row,) = again.json["already"]
+    assert row["note"] == "it keeps what it had of expect"
+    (row,) = root(*words, "--", "true").json["already"]
+    assert "note" not in row

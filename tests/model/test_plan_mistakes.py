@@ -74,8 +74,10 @@ MISTAKES: list[tuple[str, int, int, str]] = [
     ("env: {1A: x}\n" + WORKER, 1, 7, "cannot be a variable's name"),
     ("env: {é: x}\n" + WORKER, 1, 7, "cannot be a variable's name"),
     ("env: {B: x, 'A=': x}\n" + WORKER, 1, 13, "cannot be a variable's name"),
-    *((f"env: {{{name}: x}}\n" + WORKER, 1, 7, "read-only in bash") for name in
-      ("UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO")),
+    *((f"env: {{{name}: x}}\n" + WORKER, 1, 7, "bash's own") for name in
+      ("UID", "EUID", "PPID", "BASHOPTS", "SHELLOPTS", "BASH_VERSINFO", "BASH_SOURCE", "EXECIGNORE", "_")),
+    ("env: {TMPDIR: /var/tmp}\n" + WORKER, 1, 7, "set by orchestra"),
+    ("throttle: {starts_per_s: 0.5}\n" + WORKER, 1, 26, "starts_per_s"),
     ("env: {ORCHESTRA_X: x}\n" + WORKER, 1, 7, "ORCHESTRA_"),
     ("env: {A: x, A: y}\n" + WORKER, 1, 13, "second time"),
     ("timeout: 5x\n" + WORKER, 1, 10, "timeout: '5x' is not a duration"),

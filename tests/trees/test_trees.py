@@ -897,12 +897,11 @@ def test_the_environment_reaches_the_worker_whatever_its_names(trees: Trees) -> 
 
 def test_the_plans_environment_does_not_change_what_the_launcher_does(trees: Trees) -> None:
     given = {word: f"mine-{word}" for word in _LAUNCHER_WORDS}
-    answer = trees.root.spawn("t", {"W": ["env", "-0"]}, env={**given, "TMPDIR": "/nowhere"})
+    answer = trees.root.spawn("t", {"W": ["env", "-0"]}, env=given)
     assert answer.code == 0
     assert trees.result()["status"] == "done"
     seen = dict(pair.split("=", 1) for pair in (trees.run_dir / "log-W.out").read_text().split("\0") if pair)
     assert given.items() <= seen.items()
-    assert seen["TMPDIR"] != "/nowhere"
     assert seen["ORCHESTRA_WORKER"] == "W"
     assert seen["ORCHESTRA_RUN_DIR"] == str(trees.run_dir)
     assert seen["ORCHESTRA_TOKEN"] == trees.root.mark("t", "W")["token"]

@@ -15,7 +15,6 @@ from orchestra.engine.host_report import host_report
 from orchestra.engine.observe import Observer
 from orchestra.engine.room import Room
 from orchestra.host import clock
-from orchestra.model.record import State
 
 EVERY_S = 2.0
 
@@ -66,9 +65,8 @@ def host_(
 def look(room: Room, observer: Observer | None) -> dict[str, Any]:
     if observer is not None:
         observer.refresh()
-    records = observer.history.workers.having("going") if observer else ()
-    at_work = sum(1 for record in records if record.state == State.RUNNING)
-    return host_report(room, observer.history.plan if observer else None, at_work)
+    plan, at_work = (observer.history.plan, observer.at_work()) if observer else (None, 0)
+    return host_report(room, plan, at_work)
 
 
 def tell(session: Session, report: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from orchestra.cli.progress import Tally, in_words, working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.create import create
 from orchestra.engine.narrate import Told, narrate
+from orchestra.engine.settings import read_settings
 from orchestra.engine.vigil import watch
 from orchestra.errors import Usage
 from orchestra.model.names import is_name
@@ -58,6 +59,8 @@ def run_(
     layout = session.locate(run or stem(plan or ""))
     with working(session, "looking at the lock") as show:
         watch(layout, show)  # unattended, it shall not fail for a host that is gone
+    if not no_throttle:
+        read_settings()  # refused before the run is made
     if plan is not None:
         create(layout, session.narrator, plan)
 
