@@ -45,8 +45,10 @@ class Local:
         for token, launcher in attempts:
             # The launcher's own group is what helps it to report: its worker has another.
             group = process.group_of(launcher.pid)
-            for member in {*carriers.get(token, ()), *process.descendants(launcher, children)} - {launcher}:
-                if process.group_of(member.pid) != group:
+            # Parents before children: a shell would tell the end of its child as its own.
+            members = [*process.descendants(launcher, children), *carriers.get(token, ())]
+            for member in dict.fromkeys(members):
+                if member != launcher and process.group_of(member.pid) != group:
                     process.send(member, signal.SIGKILL)
             process.send(launcher, signal.SIGCONT)  # a stopped one is woken, to report
 

@@ -47,7 +47,7 @@ class Session:
     def locate(self, run: str) -> Layout:
         layout = locate(run, self.root)
         self.run = layout.run_id
-        self.words = run_words(run, self.given_root, self.given_narrator)
+        self.words = layout.words = run_words(run, self.given_root, self.given_narrator)
         return layout
 
     def next_steps(

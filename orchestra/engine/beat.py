@@ -1,10 +1,11 @@
-"""A worker's beat about itself: its heartbeat file, and a line of telemetry; and reading those again."""
+"""A worker's beat about itself: in its heartbeat file the latest, in the telemetry a line of each."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from orchestra.errors import Storage, Usage
@@ -12,10 +13,10 @@ from orchestra.host import clock
 from orchestra.model.event import Event, decode, encode
 from orchestra.model.record import WorkerRecord
 from orchestra.store.layout import Layout
-from orchestra.store.publish import open_regular
+from orchestra.store.publish import read_text
 
 MAX_NOTE = 2000
-TAIL_BYTES = 256 * 1024  # of the telemetry: who beat before that has beaten since, or is long done
+MAX_LINE = 32 * 1024
 
 
 def beat(environment: Mapping[str, str], *, progress: str | None, note: str | None) -> dict[str, object]:
@@ -37,41 +38,41 @@ def beat(environment: Mapping[str, str], *, progress: str | None, note: str | No
     line = encode(Event(0, clock.now(), "telemetry", "beat", 0, data))
     path = environment.get("ORCHESTRA_HEARTBEAT") or layout.heartbeat(worker, attempt)
     try:
-        with open(path, "ab"):
-            os.utime(path)
-        fd = os.open(layout.telemetry, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        with opened(path, 0) as fd:
+            os.utime(fd)
+            os.pwrite(fd, line, 0)  # the latest, where `status` looks
+            os.ftruncate(fd, len(line))
+        with opened(layout.telemetry, os.O_APPEND) as fd:
             os.write(fd, line)  # one write: lines of several workers do not mix
-        finally:
-            os.close(fd)
     except OSError as error:
         raise Storage.from_os("write the beat", error.filename or path, error) from error
     return data
 
 
-def last_beats(layout: Layout) -> dict[tuple[str, int], dict[str, Any]]:
-    """What workers last said of themselves: (worker, attempt) -> at, and done, total, note if given."""
+@contextlib.contextmanager
+def opened(path: str, how: int) -> Iterator[int]:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
     try:
-        with open_regular(layout.telemetry) as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = file.read().split(b"\n")
-    except OSError:
-        return {}
-    beats = {}
-    for event in map(decode, lines):
-        if event is None:
-            continue
-        # Any worker can write here, and anything.
-        worker, attempt = event.data.pop("worker", None), event.data.pop("attempt", None)
-        if isinstance(worker, str) and isinstance(attempt, int):
-            beats[worker, attempt] = {"at": event.at, **event.data}
-    return beats
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def last_beat(layout: Layout, record: WorkerRecord) -> dict[str, Any] | None:
+    """What it last said of itself in its current attempt: at, and done, total, note if given."""
+    text = read_text(layout.heartbeat(record.name, record.attempt), MAX_LINE)
+    event = decode(text.split("\n")[0].encode()) if text else None
+    if event is None or (event.data.pop("worker", None), event.data.pop("attempt", None)) != (
+        record.name,
+        record.attempt,
+    ):
+        return None  # a worker can write there what it likes
+    return {"at": event.at, **event.data}
 
 
 def how_far(layout: Layout, records: Iterable[WorkerRecord]) -> dict[str, dict[str, Any]]:
     """Worker -> at, done, total: of those that have told it in their current attempt."""
-    beats = last_beats(layout)
-    told = {record.name: beats.get((record.name, record.attempt), {}) for record in records}
+    told = {record.name: last_beat(layout, record) or {} for record in records}
     return {
         name: {key: beat[key] for key in ("at", "done", "total")}
         for name, beat in told.items()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 
+from orchestra.engine.place import tmp_dir
 from orchestra.model.record import WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.trail import Mark, Result, parse_mark, parse_result
@@ -82,8 +83,3 @@ def clear_away(layout: Layout, record: WorkerRecord) -> None:
     for note in layout.launcher_notes(record.name, record.attempt):
         with contextlib.suppress(OSError):
             os.unlink(note)
-
-
-def tmp_dir(token: str) -> str:
-    """The attempt's TMPDIR; a short path, as sockets may come to lie in it."""
-    return os.path.join(os.path.abspath(os.environ.get("TMPDIR") or "/tmp"), f"orc-{token}")

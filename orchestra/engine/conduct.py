@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 
@@ -69,7 +68,7 @@ class Conductor(Observer):
             raise Superseded(
                 f"this command lost the lock of run {self.layout.run_id} while it ran: "
                 "somebody forced it open, or took it for dead when its heartbeat had stopped",
-                hint=f"orchestra status {self.layout.run_id} shows who conducts now",
+                hint=f"orchestra status {self.layout.words} shows who conducts now",
             )
 
     def refresh(self) -> None:
@@ -160,7 +159,7 @@ class Conductor(Observer):
             return
         claim = self.history.seat_for(narrator)
         seat, since = self.history.seat, self.history.seat_since
-        sit_anew = f"orchestra takeover {self.layout.run_id} --narrator {shlex.quote(narrator)}"
+        sit_anew = f"orchestra takeover {self.layout.words}"
         if claim == Seat.LOST:
             raise Superseded(
                 f"narrator {seat!r} took over run {self.layout.run_id} at {since}: "
@@ -303,7 +302,7 @@ def already_active(layout: Layout, sight: lock.LockSight, vigil: Vigil) -> Narra
     if sight.holder is None:
         return NarratorAlreadyActive(
             f"run {layout.run_id} is locked, and the lock ({layout.lock}) does not say by whom",
-            hint=f"if no orchestra command is at work on it: orchestra unlock {layout.run_id}",
+            hint=f"if no orchestra command is at work on it: orchestra unlock {layout.words}",
             pid=None,
             holder=details,
         )
@@ -313,10 +312,10 @@ def already_active(layout: Layout, sight: lock.LockSight, vigil: Vigil) -> Narra
         f"another narrator (pid {pid} on {host}, orchestra {sight.holder.command}) "
         f"has held run {layout.run_id} since {sight.holder.acquired_at}{heartbeat_in_words(health)}",
         hint=f"wait for it, or end it (kill {pid}): its workers run on; "
-        f"only if you are sure that it must lose the run: orchestra unlock {layout.run_id} --force"
+        f"only if you are sure that it must lose the run: orchestra unlock {layout.words} --force"
         if health.left_s is None
         else f"wait for it, or end it there (kill {pid} on {host}); if it is gone, ask again "
-        f"in {health.left_s + 1:.0f} s, or let orchestra unlock {layout.run_id} watch its heartbeat",
+        f"in {health.left_s + 1:.0f} s, or let orchestra unlock {layout.words} watch its heartbeat",
         pid=pid,
         holder=details,
     )

@@ -82,7 +82,7 @@ def check_same_plan(conductor: Conductor, digest: str | None, base: str, again: 
     raise NameTaken(
         f"run {run} exists already, {why}",
         hint=f"for a new run: orchestra {again}; to mend a failed worker's command in this one: "
-        f"orchestra retry {run} NAME -- CMD",
+        f"orchestra retry {conductor.layout.words} NAME -- CMD",
         run=run,
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import orchestra
-from orchestra.engine.burial import tmp_dir
+from orchestra.engine.place import temporary, tmp_dir
 from orchestra.errors import OrchestraError
 from orchestra.host import clock, disk, kernel, limits, programs
 from orchestra.model import checkup, checkup_disk, checkup_tools
@@ -178,7 +178,7 @@ def room(what: str, path: str) -> list[Check]:
 
 def of_tmp() -> list[Probe]:
     """Where workers get their own temporary directories."""
-    tmp = os.path.dirname(tmp_dir(""))
+    tmp = temporary()
 
     def place(_: threading.Event) -> list[Check]:
         if not os.path.isdir(tmp):

@@ -9,10 +9,9 @@ import threading
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from orchestra.engine.burial import tmp_dir
 from orchestra.engine.doctor import Probe
 from orchestra.engine.observe import Observer
-from orchestra.engine.place import run_ids
+from orchestra.engine.place import run_ids, temporary, tmp_dir
 from orchestra.errors import OrchestraError
 from orchestra.host import clock, disk, process
 from orchestra.model import checkup_run
@@ -152,7 +151,7 @@ def opened(run_dir: str) -> Observer | str:
 
 def leftover_directories(stop: threading.Event) -> list[Check]:
     """TMPDIRs of workers, here, that no process uses which can be seen from here."""
-    tmp = os.path.dirname(tmp_dir(""))
+    tmp = temporary()
     used = {bearer.token for bearer in process.bearers()}
     stale = []
     with os.scandir(tmp) as entries:

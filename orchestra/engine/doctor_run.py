@@ -11,10 +11,11 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from orchestra.engine.burial import read_mark, tmp_dir
+from orchestra.engine.burial import read_mark
 from orchestra.engine.doctor import Probe
 from orchestra.engine.doctor_root import Place, lock_of
 from orchestra.engine.observe import Observer, no_such_run
+from orchestra.engine.place import tmp_dir
 from orchestra.host import clock, disk, process
 from orchestra.model import checkup_disk, checkup_run
 from orchestra.model.checkup import Check, Health

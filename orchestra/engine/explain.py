@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from orchestra.engine.beat import last_beats
+from orchestra.engine.beat import last_beat
 from orchestra.engine.made import made
 from orchestra.engine.observe import Observer
 from orchestra.engine.printed import last_lines
@@ -41,18 +41,17 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         "attempts": [*record.failures, *([attempt_row(view)] if record.state != State.PLANNED else [])],
         "events": [],
     }
-    if (beat := last_beats(observer.layout).get((name, record.attempt))) is not None:
+    if (beat := last_beat(observer.layout, record)) is not None:
         story["beat"] = beat
     if view.state in (State.RUNNING, State.STALLED):
         story["signs"] = observer.signs.in_detail(view)
     if view.verdict:
         story["meaning"] = MEANING[Verdict(view.verdict)]
         if view.retry == Retry.NEVER:
-            run = observer.layout.run_id
             first = (
                 "if it is wanted after all" if view.verdict == Verdict.STOPPED else "mend what is wrong, then"
             )
-            story["way_out"] = f"{first}: orchestra retry {run} {name} (or {name} -- CMD)"
+            story["way_out"] = f"{first}: orchestra retry {observer.layout.words} {name} (or {name} -- CMD)"
         story["evidence"] = evidence(observer, view)
     if record.deferral and view.state == State.DEFERRED:
         from orchestra.engine.deferral import deferral_story  # asks the host

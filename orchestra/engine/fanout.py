@@ -261,9 +261,10 @@ class FanOut:
         if pending.signed or view.ended:  # only what we heard of it is amiss
             self.settle_dead(record, pending.pid)
             return
-        self.conductor.backend.end(record.token, view.process, grace_s=0.5)
+        living = self.conductor.backend.end(record.token, view.process, grace_s=0.5)
+        became = f"pids {', '.join(str(p.pid) for p in living)} live on" if living else "ended"
         said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or ""
-        reason = f"no sign of life within {SIGN_OF_LIFE_S:g} s; ended. {said}".strip()
+        reason = f"no sign of life within {SIGN_OF_LIFE_S:g} s; {became}. {said}".strip()
         self.fail(record, reason, retry=Retry.LATER if "fork:" in said else Retry.NOW)
 
     # --- outcomes ---------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> Narr
         run = conductor.layout.run_id
         raise Usage(
             f"run {run} has no plan: there is nothing to conduct",
-            hint=f"start workers with orchestra spawn {run} --worker NAME=BRIEF -- CMD",
+            hint=f"start workers with orchestra spawn {conductor.layout.words} --worker NAME=BRIEF -- CMD",
         )
     finished: list[str] = []
     failed: list[str] = []

@@ -116,7 +116,7 @@ class Observer:
     def record_of(self, name: str) -> WorkerRecord:
         record = self.history.workers.get(name) or self.history.planned().get(name)
         if record is None:
-            hint = f"orchestra status {self.layout.run_id} lists the workers"
+            hint = f"orchestra status {self.layout.words} lists the workers"
             raise NoSuchWorker(
                 f"run {self.layout.run_id} has no worker {name!r}",
                 hint=or_nearest(name, list(self.views().states), hint),

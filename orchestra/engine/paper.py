@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 
-from orchestra.engine.burial import read_mark, tmp_dir
+from orchestra.engine.burial import read_mark
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.observe import Observer
+from orchestra.engine.place import tmp_dir
 from orchestra.model.brief import is_brief_of
 from orchestra.model.launcher import GRACE_S, LaunchOrder, render, takes_prompt_text
 from orchestra.model.record import WorkerRecord

@@ -1,4 +1,4 @@
-"""From the words on the command line to a run directory, and the runs under a root."""
+"""Where things are: from the words on the command line to a run directory; the runs under a root; TMPDIRs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def locate(run: str, root: str) -> Layout:
             "the first a letter or digit",
         )
     return Layout(path)
+
+
+def temporary() -> str:
+    """The directory for what is temporary."""
+    return os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
+
+
+def tmp_dir(token: str) -> str:
+    """The attempt's TMPDIR; a short path, as sockets may come to lie in it."""
+    return os.path.join(temporary(), f"orc-{token}")
 
 
 def run_ids(root: str) -> list[str]:

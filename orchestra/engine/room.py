@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from orchestra.engine.place import temporary
 from orchestra.engine.settings import read_settings
 from orchestra.host import cgroup, clock, load, tree
 from orchestra.model.plan import Throttle, WorkerEntry
@@ -124,10 +125,9 @@ class Room:
         """The host as it is now, or was a moment ago."""
         now = clock.since_boot()
         if self.sight is None or fresh or now - self.sight.at > FRESH_S:
-            tmp_dir = os.environ.get("TMPDIR", "/tmp")
             before = self.counters or _counters(self.holds.read())
-            figures, self.counters = load.figures(self.root, tmp_dir, before)
-            members = tree.carriers()
+            figures, self.counters = load.figures(self.root, temporary(), before)
+            members = tree.carrying()
             figures["worker_processes"] = float(sum(map(len, members.values())))
             names = {key.removeprefix(NAMED) for key in limits if key.startswith(NAMED)}
             for name, count in (tree.named(names) if names else {}).items():

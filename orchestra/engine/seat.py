@@ -72,8 +72,7 @@ def takeover(layout: Layout, who: Narrator) -> Conductor:
     if not who.id:
         raise Usage(
             "takeover needs to know who takes over",
-            hint=f"name yourself: orchestra takeover {layout.run_id} --narrator ID, "
-            "or set ORCHESTRA_NARRATOR",
+            hint=f"name yourself: orchestra takeover {layout.words} --narrator ID, or set ORCHESTRA_NARRATOR",
         )
     with conduct(layout, who, seated=False) as conductor:
         conductor.take_seat(who.id)

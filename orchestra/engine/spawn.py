@@ -60,7 +60,7 @@ def sort_out(observer: Observer, wanted: Iterable[Wanted]) -> tuple[list[Wanted]
                 f"run {observer.layout.run_id} has a worker {record.name!r} already, with another {what}",
                 hint="give the new one another name, or make the same call again with the old "
                 f"{what}; to mend a failed one's command: "
-                f"orchestra retry {observer.layout.run_id} {record.name} -- CMD",
+                f"orchestra retry {observer.layout.words} {record.name} -- CMD",
                 worker=record.name,
             )
     return new, known

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 
 from orchestra.host import process
+from orchestra.model.checkup import INITIAL_PID_NS
 from orchestra.model.memory_kills import MemoryKill, parse_kernel_log
 
 KERNEL_LOG = "/dev/kmsg"
-_FIRST_NAMESPACE = 0xEFFFFFFC  # of PIDs: the one in which the kernel's log counts (PROC_PID_INIT_INO)
 
 
 def memory_kills() -> list[MemoryKill]:
     """All that the log still holds; empty where it cannot be read, or in another namespace of PIDs."""
-    if process.pid_namespace() != _FIRST_NAMESPACE:
+    if process.pid_namespace() != INITIAL_PID_NS:
         return []
     try:
         fd = os.open(KERNEL_LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -111,7 +111,7 @@ def runs(pid: int, script: str, token: str) -> bool:
     One that carries the token may be on its way there, as something that will become bash.
     """
     name = os.path.basename(os.fsencode(script))
-    program, *words = _read(pid, "cmdline").split(b"\0")
+    program, *words = read(pid, "cmdline").split(b"\0")
     if name not in map(os.path.basename, words) or b"-c" in words:
         return False
     return os.path.basename(program) == b"bash" or carries(pid, token)
@@ -150,37 +150,45 @@ def send(process: Process, signum: int) -> bool:
 
 def carries(pid: int, token: str) -> bool:
     """Whether a process has TOKEN=token in its environment."""
-    return f"{TOKEN}={token}".encode() in _environment(pid).split(b"\0")
+    return f"{TOKEN}={token}".encode() in environment(pid).split(b"\0")
 
 
-def _read(pid: int, what: str) -> bytes:
-    """Empty where the process is gone, or is not ours to read."""
-    try:
-        with open(f"/proc/{pid}/{what}", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
+def read(pid: int, what: str) -> bytes:
+    """A file of a process; empty where it is gone, or is not ours to read."""
+    return _read(pid, what) or b""
 
 
-def _environment(pid: int) -> bytes:
+def environment(pid: int) -> bytes:
     """Empty too where it has none. One that is just becoming another program has none for a moment."""
     deadline = None
     while True:
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                text = file.read()
-        except OSError:  # gone, or another user's
-            return b""
-        if text:
-            return text
+        text = _read(pid, "environ")
+        if text or text is None:
+            return text or b""
         # proc_pid_stat(5), from `state` on: 20 is the size of its memory, 24 the end of its code (it is set
         # last), 47 and 48 are where the environment begins and ends
-        stat = _read(pid, "stat").rpartition(b")")[2].split()
+        stat = read(pid, "stat").rpartition(b")")[2].split()
         if len(stat) < 49 or stat[20] == b"0" or (stat[24] != b"0" and stat[47] == stat[48]):
             return b""  # gone, or the kernel's own, or it has none
         deadline = deadline or clock.monotonic() + 1.0
         if clock.monotonic() > deadline:
             return b""
+
+
+def _read(pid: int, what: str) -> bytes | None:
+    try:
+        fd = os.open(f"/proc/{pid}/{what}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, 1 << 16)
+        while text and len(text) % (1 << 16) == 0 and (more := os.read(fd, 1 << 20)):
+            text += more
+        return text
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def carriers(token: str) -> list[Process]:
@@ -195,7 +203,7 @@ def all_carriers() -> dict[str, list[Process]]:
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
-        text = _environment(int(name))
+        text = environment(int(name))
         words = {word for word in text.split(b"\0") if word.startswith(mark)} if mark in text else ()
         start = start_of(int(name)) if words else None
         if start is not None:
@@ -224,19 +232,17 @@ def bearers() -> list[Bearer]:
         try:
             if os.stat(f"/proc/{name}").st_uid != os.geteuid():
                 continue
-            with open(f"/proc/{name}/environ", "rb") as file:
-                pairs = file.read().split(b"\0")
+            pairs = environment(int(name)).split(b"\0")
             if not any(pair.startswith(f"{TOKEN}=".encode()) for pair in pairs):
                 continue
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                words = [os.fsdecode(word) for word in file.read().split(b"\0")]
+            words = [os.fsdecode(word) for word in read(int(name), "cmdline").split(b"\0")]
             sees = os.stat(f"/proc/{name}/ns/mnt").st_ino == our_mounts
         except OSError:
             continue
         who = identify(int(name))
-        environment = dict(os.fsdecode(pair).partition("=")[::2] for pair in pairs if b"=" in pair)
+        variables = dict(os.fsdecode(pair).partition("=")[::2] for pair in pairs if b"=" in pair)
         if who is not None:
-            found.append(Bearer(who, environment[TOKEN], words, environment, sees))
+            found.append(Bearer(who, variables[TOKEN], words, variables, sees))
     return found
 
 
@@ -250,7 +256,7 @@ def children() -> Children:
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(ValueError, IndexError):
-                stat = _read(int(name), "stat")
+                stat = read(int(name), "stat")
                 parent = int(stat[stat.rfind(b")") + 2 :].split()[1])
                 found.setdefault(parent, []).append((int(name), start_of(int(name))))
     return found

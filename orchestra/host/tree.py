@@ -10,6 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 
+from orchestra.host.process import environment, read
 from orchestra.model.usage import Usage
 
 _VARIABLE = b"\0ORCHESTRA_TOKEN="  # as it stands in an environment, behind another
@@ -22,7 +23,7 @@ def members() -> dict[str, list[int]]:
 
     Who has cleared its environment, or hides it, belongs to where its parent does.
     """
-    owner, others = _carriers()
+    owner, others = _owners()
     parents = {pid: int(fields[1]) for pid in others if (fields := _stat(pid))}
     for pid in others:
         line = [pid]
@@ -33,19 +34,19 @@ def members() -> dict[str, list[int]]:
     return _by_token(owner)
 
 
-def carriers() -> dict[str, list[int]]:
+def carrying() -> dict[str, list[int]]:
     """As `members`, but at half the cost without those that do not carry their token themselves."""
-    return _by_token(_carriers()[0])
+    return _by_token(_owners()[0])
 
 
-def _carriers() -> tuple[dict[int, str], list[int]]:
+def _owners() -> tuple[dict[int, str], list[int]]:
     """(PID -> its token, the PIDs without one)."""
     owner: dict[int, str] = {}
     others: list[int] = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
-        text = b"\0%s\0" % _read(name, "environ")
+        text = b"\0%s\0" % environment(int(name))
         at = text.find(_VARIABLE)
         if at >= 0:
             word = text[at + len(_VARIABLE) : text.find(b"\0", at + 1)]
@@ -67,15 +68,14 @@ def named(names: set[str]) -> dict[str, float]:
 
     Not by psutil, which takes ten times as long.
     """
-    found = dict.fromkeys(names, 0.0)
-    kept = {os.fsencode(name)[:15]: name for name in names}
+    counts = dict.fromkeys((os.fsencode(name)[:15] for name in names), 0.0)
     uid = os.getuid()
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        name = kept.get(_read(pid, "comm").rstrip(b"\n"))
-        if name is not None:
+        kept = read(int(pid), "comm").rstrip(b"\n")
+        if kept in counts:
             with contextlib.suppress(OSError):
-                found[name] += os.stat(f"/proc/{pid}").st_uid == uid
-    return found
+                counts[kept] += os.stat(f"/proc/{pid}").st_uid == uid
+    return {name: counts[os.fsencode(name)[:15]] for name in names}
 
 
 def usage(pids: Iterable[int]) -> Usage:
@@ -86,7 +86,7 @@ def usage(pids: Iterable[int]) -> Usage:
     """
     count, cpu_s, private, shared = 0, 0.0, 0, 0
     for pid in pids:
-        fields, pages = _stat(pid), _read(str(pid), "statm").split()
+        fields, pages = _stat(pid), read(pid, "statm").split()
         if len(fields) < 15 or len(pages) < 3 or fields[0] in (b"Z", b"X"):
             continue
         count += 1
@@ -111,28 +111,11 @@ def cpu_and_states(pids: Iterable[int]) -> tuple[float, dict[int, str]]:
 
 def waits(pids: Iterable[int]) -> dict[int, str]:
     """PID -> the kernel's name for where it waits, of those that may be asked."""
-    words = {pid: _read(str(pid), "wchan").decode("ascii", "replace") for pid in pids}
+    words = {pid: read(pid, "wchan").decode("ascii", "replace") for pid in pids}
     return {pid: word for pid, word in words.items() if word not in ("", "0")}
 
 
 def _stat(pid: int) -> list[bytes]:
     """The fields behind the name, the state first; empty where the process is gone."""
-    text = _read(str(pid), "stat")
+    text = read(pid, "stat")
     return text[text.rfind(b")") + 2 :].split()
-
-
-def _read(pid: str, file: str) -> bytes:
-    """Empty where the process is gone or is not ours to read."""
-    try:
-        fd = os.open(f"/proc/{pid}/{file}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        text = os.read(fd, 1 << 16)
-        while text and len(text) % (1 << 16) == 0 and (more := os.read(fd, 1 << 20)):
-            text += more
-        return text
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)

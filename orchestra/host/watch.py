@@ -64,7 +64,7 @@ class Watch:
                 Handler(), directory, event_filter=[FileCreatedEvent, FileMovedEvent, DirCreatedEvent]
             )
             observer.start()
-        except OSError:  # no inotify instances left: the slow beat has to do
+        except (OSError, RuntimeError):  # no inotify instance or no thread left: the slow beat has to do
             return None
         return observer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestra.model.record import WorkerRecord
 
-SHORT = 256  # characters: so little is kept whole, as its hash would be no shorter
+SHORT = 256  # characters: so little is kept whole: a hash would save next to nothing
 
 
 def long_brief_sha256(brief: str) -> str | None:

@@ -82,10 +82,10 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   fi
 }
 
-failed() {   # line command status: a step of this launcher failed; how its worker did is not known
+launcher_broke() {   # line command status: a step of this launcher failed; how its worker did is not known
   local i
   trap - ERR EXIT
-  [[ -n $pid ]] || fail "$@"
+  [[ -n $pid ]] || could_not_start "$@"
   set +eu
   for ((i = 0; i < 200; i++)); do   # what it has started must not outlive it
     tree=()
@@ -100,7 +100,7 @@ failed() {   # line command status: a step of this launcher failed; how its work
   exit 70
 }
 
-fail() {   # line command status: the worker could not start; nor has anything else that was begun a use
+could_not_start() {   # line command status: the worker could not start; nor has anything else that was begun a use
   trap - ERR EXIT
   set +eu
   umask 077
@@ -147,7 +147,7 @@ memory_kills() {   # kills: how many the kernel has killed in our cgroup for wan
 
 _STORY = r"""
 # --- claim -------------------------------------------------------------------------------
-trap 'failed "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
+trap 'launcher_broke "$LINENO" "$BASH_COMMAND" "$?"' ERR EXIT
 IFS=' ' read -r -a stat <"/proc/$$/stat"
 if [[ -z $supervised ]]; then   # by hand: maybe another boot, another machine, another container
   read -r boot_id </proc/sys/kernel/random/boot_id

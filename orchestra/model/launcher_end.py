@@ -55,7 +55,7 @@ last=''
 if [[ $status =~ ^(1|12[67])$ && $last == "$0: "* ]]; then
   # A process whose exec fails ends on the spot, without its traps: only bash's own words tell.
   reason=$cannot_execute retry=never
-  fail "$LINENO" exec "$status"
+  could_not_start "$LINENO" exec "$status"
 elif [[ $status == 70 && -e $sentinel ]]; then
   :   # the worker could not start, and its process has said so
 elif [[ $why == timeout ]]; then

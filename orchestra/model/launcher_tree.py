@@ -15,13 +15,13 @@ descendants() {   # of process $1, added to tree
   done
 }
 
-look_at() {   # environment: of process $1; one that is just becoming another program has none for a moment
+look_at() {   # variables: the environment of process $1; one that is just becoming another program has none for a moment
   local i line
   local -a stat
   for ((i = 0; i < 10000; i++)); do
-    environment=() line=''
-    { mapfile -d '' -t environment <"/proc/$1/environ"; } 2>/dev/null || break   # gone, or another user's
-    [[ ${#environment[@]} == 0 ]] || break
+    variables=() line=''
+    { mapfile -d '' -t variables <"/proc/$1/environ"; } 2>/dev/null || break   # gone, or another user's
+    [[ ${#variables[@]} == 0 ]] || break
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || break
     IFS=' ' read -r -a stat <<<"${line##*) }"
     [[ ${stat[20]} != 0 ]] || break   # no memory: the kernel's own, or a zombie
@@ -31,10 +31,10 @@ look_at() {   # environment: of process $1; one that is just becoming another pr
 
 carriers() {   # of the token, whatever session or parent they have, added to tree
   local dir
-  local -a environment
+  local -a variables
   for dir in /proc/[0-9]*; do
     look_at "${dir#/proc/}"
-    [[ ${dir#/proc/} == "$$" || " ${environment[*]} " != *" ORCHESTRA_TOKEN=$token "* ]] || tree+=("${dir#/proc/}")
+    [[ ${dir#/proc/} == "$$" || " ${variables[*]} " != *" ORCHESTRA_TOKEN=$token "* ]] || tree+=("${dir#/proc/}")
   done
 }
 """

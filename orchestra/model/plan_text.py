@@ -81,15 +81,10 @@ def parse_plan(text: str, *, file: str) -> Plan:
     return plan
 
 
-def parse_workers(text: str, *, file: str) -> tuple[WorkerEntry, ...]:
-    """The workers of a `--from` list: a list of entries, or a mapping `{workers: [...]}`."""
-    return parse_workers_and_positions(text, file=file)[0]
-
-
 def parse_workers_and_positions(
     text: str, *, file: str
 ) -> tuple[tuple[WorkerEntry, ...], dict[str, Position]]:
-    """As `parse_workers`, with the place of each worker's brief by worker name."""
+    """A list of workers, with the place of each one's brief by its name."""
     root = _root(text, file, "the list of workers", _WORKER_HINT)
     if isinstance(root, Pairs):
         hint = "write a list of workers, or {workers: [...]}"

@@ -100,13 +100,8 @@ class Signs(NamedTuple):
         return min(self.files_s, self.look.idle_s) if self.look and self.look.idle else 0.0
 
 
-def may_need_look(entry: WorkerEntry, files_s: float, *, never: bool) -> bool:
-    """Whether its processes have to be looked at."""
-    return look_in(entry, files_s, never=never) <= 0
-
-
 def look_in(entry: WorkerEntry, files_s: float, *, never: bool) -> float:
-    """Seconds until that may have to be, if no sign comes."""
+    """Seconds until its processes may have to be looked at, if no sign comes."""
     limits = [s for s in (entry.stall_s, entry.first_sign_s if never else None) if s is not None]
     return min((s * FIRST_LOOK for s in limits), default=float("inf")) - files_s
 

@@ -7,6 +7,7 @@ a worker holds the difference between that and what it uses already.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -64,7 +65,7 @@ def _is_seen(row: Any) -> bool:
         isinstance(row, list)
         and len(row) == len(Seen._fields)
         and isinstance(row[0], str)
-        and all(isinstance(number, int | float) for number in row[1:])
+        and all(isinstance(number, int | float) and math.isfinite(number) for number in row[1:])
     )
 
 

@@ -11,8 +11,8 @@ DURATION_RULE = "write a number and a unit, such as 45m, 10s, 1h30m, 500ms or 2d
 SIZE_RULE = "write a number and a unit, such as 2GiB, 300MB or 512KiB (a bare number is bytes)"
 
 LONGEST_S = 36_500 * 86_400.0
-LEAST_TIMEOUT_S = 1.0
 """A hundred years: adding more than that to a date may not give a date any more."""
+LEAST_TIMEOUT_S = 1.0
 LARGEST_BYTES = 2**63 - 1
 
 _NUMBER = r"[0-9]{1,20}(?:\.[0-9]{1,9})?"

@@ -14,6 +14,7 @@ class Layout:
     def __init__(self, run_dir: str) -> None:
         self.run_dir = run_dir
         self.run_id = os.path.basename(run_dir)
+        self.words = self.run_id  # RUN as it must stand in the next command, with the options that it needs
         self.plan = f"{run_dir}/run.yaml"
         self.events = f"{run_dir}/events.jsonl"
         self.telemetry = f"{run_dir}/telemetry.jsonl"

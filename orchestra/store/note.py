@@ -1,7 +1,8 @@
 """Small notes that are kept with the root, beside its runs: best effort, and gone at any time without harm.
 
-What must stay true: a note is one JSON object; whoever changes it holds an OS lock on it; one that
-cannot be read, torn by a power cut, say, is as good as empty.
+What must stay true: a note is one JSON object; whoever changes it holds an OS lock on it, or where that
+is not to be had in a moment, changes nothing; one that cannot be read, torn by a power cut, say, is as
+good as empty.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Note:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.patience_s = PATIENCE_S
 
     def read(self) -> dict[str, Any]:
         try:
@@ -34,30 +36,33 @@ class Note:
     def changing(self) -> Iterator[dict[str, Any]]:
         """The note's value, to be changed in place; written at the end. What cannot be written is let be."""
         with contextlib.ExitStack() as held:
-            fd = None
+            fd, ours = None, False
             with contextlib.suppress(OSError):
                 os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
                 fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                 held.callback(os.close, fd)
-                _lock(fd)
+                ours = self._lock(fd)
             before = b"" if fd is None else _read_all(fd)
             value = _parse(before)
             yield value
             after = json.dumps(value, separators=(",", ":")).encode()
-            if fd is not None and after != before:
+            if fd is not None and ours and after != before:
                 with contextlib.suppress(OSError):
                     os.pwrite(fd, after, 0)
                     os.ftruncate(fd, len(after))
 
-
-def _lock(fd: int) -> None:
-    """Who cannot have it goes on without: a note is no truth."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.002)
+    def _lock(self, fd: int) -> bool:
+        """Who cannot have it goes on without: a note is no truth. Waited for once, not at every change."""
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    self.patience_s = 0.0
+                    return False
+                time.sleep(0.002)
 
 
 def _read_all(fd: int) -> bytes:
@@ -69,6 +74,6 @@ def _read_all(fd: int) -> bytes:
 def _parse(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

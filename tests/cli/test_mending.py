@@ -183,9 +183,12 @@ def test_a_beat_that_a_worker_made_up_spoils_no_answer(root: Root) -> None:
         {"worker": "W", "attempt": 1, "done": "\x1b[2J", "total": []},
     ]
     lines = [encode(Event(0, "then", "telemetry", "beat", 0, data)) for data in made_up]
-    (root.run_dir("r") / "telemetry.jsonl").write_bytes(b"".join(lines) + b"\xff no line at all")
-    assert "progress" not in root.worker("r", "W")
-    assert root("status", "r", "--text").code == 0
+    heartbeat = root.run_dir("r") / "attempts" / "W" / "1" / "heartbeat"
+    for line in (b"\xff no line at all", *lines):
+        heartbeat.write_bytes(line)
+        assert "progress" not in root.worker("r", "W")
+        assert root("status", "r", "--text").code == 0
+        assert root("explain", "r", "W", "--text").code == 0
     assert root("explain", "r", "W").json["worker"]["beat"]["total"] == []
 
 
@@ -449,3 +452,40 @@ def test_the_counts_of_a_phase_are_the_phases(root: Root) -> None:
     root.init("r", f"command: [cat]\nphases:\n{phases}")
     assert root("status", "r", "--phase", "a").json["counts"]["planned"] == 1
     assert root("status", "r").json["counts"]["planned"] == 2
+
+
+def test_how_far_a_worker_is_stays_known_however_much_another_beats(root: Root) -> None:
+    root.init("r")
+    slow, chatty = " ".join(orchestra_argv("beat", "--progress", "1/9")), "x" * 400_000
+    root.spawn("r", {"Slow": ["sh", "-c", f"{slow}; exit 1"]})
+    root("wait", "r")
+    with open(root.run_dir("r") / "telemetry.jsonl", "a") as file:
+        file.write(chatty)
+    assert root.worker("r", "Slow")["progress"]["done"] == 1
+    lied = root.run_dir("r") / "attempts" / "Slow" / "1" / "heartbeat"
+    lied.write_text('{"op":0}\n')
+    assert "progress" not in root.worker("r", "Slow")
+
+
+@pytest.mark.parametrize("note", ["[" * 100_000, '{"true": [["tok", Infinity, 1, 1, 0, 100]]}'])
+def test_damaged_notes_beside_the_runs_harm_nobody(root: Root, note: str) -> None:
+    root.init("r")
+    (root.path / ".orchestra").mkdir(exist_ok=True)
+    for name in ("holds", "needs", "quiet"):
+        (root.path / ".orchestra" / f"{name}.json").write_text(note)
+    assert root("host", "r").code == 0
+    row = json.dumps([{"name": "W", "brief": "b", "command": ["true"], "throttle": CALM}])
+    assert root("spawn", "r", "--from", "-", stdin=row).code == 0
+    assert root("wait", "r").code == 0
+
+
+def test_hints_name_the_root_and_the_narrator_that_the_call_did(root: Root, tmp_path: Path) -> None:
+    """Whoever follows one may stand elsewhere than the root that is meant by default."""
+    where = ["--root", str(root.path), "--narrator", "one"]
+    root("init", "r")
+    root.spawn("r", {"W": ["true"]})
+    hint = root("explain", *where, "r", "Nobody").json["error"]["hint"]
+    assert f"orchestra status r --root {root.path} --narrator one" in hint
+    root("takeover", *where, "r")
+    refused = root("spawn", "--root", str(root.path), "--narrator", "two", "r").json["error"]
+    assert f"orchestra takeover r --root {root.path} --narrator two" in refused["hint"]

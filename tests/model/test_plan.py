@@ -21,7 +21,7 @@ from orchestra.model.plan import (
     plan_from_json,
     plan_to_json,
 )
-from orchestra.model.plan_text import parse_plan, parse_workers
+from orchestra.model.plan_text import parse_plan, parse_workers_and_positions
 from orchestra.model.units import BadValue
 
 
@@ -133,13 +133,13 @@ def as_written(entry: WorkerEntry) -> dict[str, Any]:
 @whatever
 @given(entries)
 def test_an_entry_written_as_json_is_read_as_itself(entry: WorkerEntry) -> None:
-    assert parse_workers(json.dumps([as_written(entry)]), file="w") == (entry,)
+    assert parse_workers_and_positions(json.dumps([as_written(entry)]), file="w")[0] == (entry,)
 
 
 @whatever
 @given(entries)
 def test_an_entry_written_as_yaml_is_read_as_itself(entry: WorkerEntry) -> None:
-    assert parse_workers(yaml.safe_dump([as_written(entry)]), file="w") == (entry,)
+    assert parse_workers_and_positions(yaml.safe_dump([as_written(entry)]), file="w")[0] == (entry,)
 
 
 def test_a_worker_switches_off_what_the_plan_limits() -> None:

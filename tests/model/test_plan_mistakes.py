@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from orchestra import errors
-from orchestra.model.plan_text import parse_plan, parse_workers
+from orchestra.model.plan_text import parse_plan, parse_workers_and_positions
 
 WORKER = "phases: [{name: p, workers: [{name: w, brief: b, command: [c]}]}]\n"
 
@@ -177,7 +177,7 @@ def test_a_mistake_is_told_with_its_place_and_a_hint(
 )
 def test_a_list_of_workers_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(errors.BadPlan, match=r"^w:1:"):
-        parse_workers(text, file="w")
+        parse_workers_and_positions(text, file="w")[0]
 
 
 def test_braces_without_quotes_are_explained() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestra import errors
 from orchestra.model.plan import Expect, Phase, Plan, WorkerEntry
-from orchestra.model.plan_text import parse_plan, parse_workers, parse_workers_and_positions
+from orchestra.model.plan_text import parse_plan, parse_workers_and_positions
 
 FULL = """\
 command: [claude, -p]
@@ -57,7 +57,7 @@ def refused(text: str) -> errors.BadPlan:
 
 
 def only_worker(text: str) -> WorkerEntry:
-    [worker] = parse_workers(text, file="w.yaml")
+    [worker] = parse_workers_and_positions(text, file="w.yaml")[0]
     return worker
 
 
@@ -125,17 +125,20 @@ def test_a_phase_may_be_left_to_be_filled_later() -> None:
 
 def test_an_anchor_can_be_used_again() -> None:
     text = "- {name: a, brief: b, command: &c [x, &y z]}\n- {name: b, brief: *y, command: *c}\n"
-    assert [worker.command for worker in parse_workers(text, file="w")] == [("x", "z"), ("x", "z")]
+    assert [worker.command for worker in parse_workers_and_positions(text, file="w")[0]] == [
+        ("x", "z"),
+        ("x", "z"),
+    ]
 
 
 def test_a_merged_mapping_yields_to_what_stands_there() -> None:
     text = "- &a {name: a, brief: b, cwd: x, retries: 2}\n- {<<: [{cwd: z}, *a], name: b, retries: 3}\n"
-    assert parse_workers(text, file="w")[1] == WorkerEntry("b", "b", cwd="z", retries=3)
+    assert parse_workers_and_positions(text, file="w")[0][1] == WorkerEntry("b", "b", cwd="z", retries=3)
 
 
 @pytest.mark.parametrize("text", ["[]", "workers: []", "{workers: []}"])
 def test_a_list_of_workers_may_be_empty(text: str) -> None:
-    assert parse_workers(text, file="w") == ()
+    assert parse_workers_and_positions(text, file="w")[0] == ()
 
 
 def test_a_list_of_workers_may_stand_under_workers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Annotated, Any
 
 import click
@@ -44,6 +45,7 @@ def events_(
             if (event.op > since or topic == TELEMETRY) and topic in (None, event.topic):
                 show(session, event, full)
 
+    gc.enable()  # unlike most calls, this one may last
     while True:
         reader.feed(tell)
         if not follow:
@@ -53,7 +55,7 @@ def events_(
 
 def show(session: Session, event: Event, full: bool) -> None:
     row: dict[str, Any] = event.to_json() if full else shortened(event.to_json())
-    if session.json is not False:
+    if session.as_json:
         session.line(row)
         return
     rest = {key: value for key, value in row.items() if key not in ("op", "at", "topic", "kind", "epoch")}

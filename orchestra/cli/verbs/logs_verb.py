@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Annotated
@@ -47,6 +48,7 @@ def logs_(
     check_attempt(record, attempt, following=following)
     path = log_of(observer.layout, record, attempt or record.attempt, stderr=stderr)
     if following:
+        gc.enable()  # unlike most calls, this one may last
         for piece in follow(observer, name, path):
             if session.as_json:
                 session.line(session.envelope({"worker": name, "stream": stream, "text": piece}, []))
@@ -87,4 +89,5 @@ def check_attempt(record: WorkerRecord, attempt: int | None, *, following: bool)
             hint="leave --attempt out for the last, or name an earlier one",
         )
     if following:
+        gc.enable()  # unlike most calls, this one may last
         raise Usage(f"attempt {attempt} of {record.name} is over", hint="leave --follow out")
