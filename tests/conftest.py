@@ -189,6 +189,19 @@ def end_processes_of(path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No process of any test may be left."""
+    if hasattr(session.config, "workerinput"):
+        return  # one of several that test side by side: who started them looks
+    base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    for pid in processes_of(base):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+            print(f"\nLEFT by the tests: {pid} {os.fsdecode(words)}")
+            session.exitstatus = 1
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Root]:
     """A runs root; whatever was started under it is ended with the test, whose own is TMPDIR."""
