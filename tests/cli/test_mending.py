@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -489,3 +490,41 @@ def test_hints_name_the_root_and_the_narrator_that_the_call_did(root: Root, tmp_
     root("takeover", *where, "r")
     refused = root("spawn", "--root", str(root.path), "--narrator", "two", "r").json["error"]
     assert f"orchestra takeover r --root {root.path} --narrator two" in refused["hint"]
+
+
+def test_a_run_that_is_copied_whole_goes_on_as_one_of_its_own(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"Good": ["true"], "Bad": ["false"]})
+    root("wait", "r", "--keep-going")
+    shutil.copytree(root.run_dir("r"), root.run_dir("copy"), symlinks=True)
+    shutil.rmtree(root.run_dir("r"))
+    states = {row["name"]: row["state"] for row in root("status", "copy").json["workers"]}
+    assert states == {"Good": "done", "Bad": "failed"}
+    assert root("retry", "copy", "Bad", "--no-throttle", "--", "true").names("spawned") == ["Bad"]
+    assert root("wait", "copy").code == 0
+
+
+def test_explain_tells_the_way_out_where_a_retry_alone_would_end_alike(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["no-such-command"]})
+    told = root("explain", "r", "W").json["worker"]["way_out"]
+    assert told == "mend what is wrong, then: orchestra retry r W (or W -- CMD)"
+
+
+@pytest.mark.parametrize(
+    ("limit", "least"), [("files_free", 500), ("tmp_free", "9PiB"), ("disk_free", "9PiB")]
+)
+def test_below_a_hard_limit_not_even_the_first_starts(root: Root, limit: str, least: object) -> None:
+    root.init("r")
+    row = json.dumps([{"name": "W", "brief": "b", "command": ["true"], "throttle": {limit: least}}])
+    words = orchestra_argv("spawn", "r", "--from", "-")
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -Sn 400; exec "$@"', "bash", *words],
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
+        input=row,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    (deferred,) = json.loads(done.stdout)["deferred"]
+    assert (done.returncode, [s["signal"] for s in deferred["signals"]]) == (4, [limit])
