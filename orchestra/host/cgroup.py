@@ -23,25 +23,43 @@ class Group(NamedTuple):
     version: str  # cgroup2, cgroup
 
 
-def memory_available() -> float | None:
-    """Bytes under the tightest limit, file cache that is not in use counted as free; None: no limit."""
+class Room(NamedTuple):
+    """The tightest limit between our own group and the highest that is seen, and what is used of it."""
+
+    limit: float
+    used: float
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.limit - self.used)
+
+
+def memory() -> Room | None:
+    """In bytes; file cache that is not in use counts as free. None: no limit."""
     found = []
     for group in lineage("memory"):
         limit_file, usage_file, cache_key = _MEMORY[group.version]
         limit, used = _number(group, limit_file), _number(group, usage_file)
         if limit is not None and used is not None and limit < _physical_memory():
-            found.append(limit - used + _stat(group).get(cache_key, 0.0))
-    return max(0.0, min(found)) if found else None
+            found.append(Room(limit, used - _stat(group).get(cache_key, 0.0)))
+    return min(found, key=lambda room: room.left, default=None)
 
 
-def pids_free() -> float | None:
-    """Tasks under the tightest limit; None: no limit."""
+def pids() -> Room | None:
+    """In tasks. None: no limit."""
     found = []
     for group in lineage("pids"):
         limit, used = _number(group, "pids.max"), _number(group, "pids.current")
         if limit is not None and used is not None:
-            found.append(limit - used)
-    return max(0.0, min(found)) if found else None
+            found.append(Room(limit, used))
+    return min(found, key=lambda room: room.left, default=None)
+
+
+def versions() -> str:
+    """Those that hold us: "1", "2", "1 and 2", or "none"."""
+    kinds = {group.version for name in ("memory", "pids", "cpu") for group in lineage(name)}
+    named = [number for kind, number in (("cgroup", "1"), ("cgroup2", "2")) if kind in kinds]
+    return " and ".join(named) or "none"
 
 
 def cpus() -> float | None:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 
+from orchestra.host import cgroup as limits_of
 from orchestra.host.process import pid_namespace
 from orchestra.model.checkup import Cgroup
 
@@ -19,7 +20,6 @@ NEEDED = (
     "/proc/sys/kernel/hostname",
 )
 PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37
-_NO_LIMIT = 1 << 60  # version 1 writes a number near 2**63 where there is none
 
 
 def pidfd_refusal() -> str | None:
@@ -82,100 +82,16 @@ def pressure() -> tuple[dict[str, float] | None, str]:
 
 
 def cgroup() -> Cgroup:
-    """The limits that hold for this process. Raises OSError where /proc does not tell its cgroup."""
-    paths = {}  # controller, or "" for version 2 -> path within its hierarchy
-    with open("/proc/self/cgroup") as file:
-        for line in file:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            paths.update(dict.fromkeys(controllers.split(","), path))
-    v1: dict[str, list[str]] = {}
-    v2: list[str] = []
-    for point, root, kind, options in cgroup_mounts():
-        if kind == "cgroup2" and "" in paths:
-            v2 = chain(point, root, paths[""])
-        for controller in set(options.split(",")) & set(paths) if kind == "cgroup" else ():
-            v1[controller] = chain(point, root, paths[controller])
-    nothing = (None, None)
-    memory_limit, memory_used = (
-        tightest(v2, "memory.max", "memory.current")
-        or tightest(v1.get("memory", []), "memory.limit_in_bytes", "memory.usage_in_bytes")
-        or nothing
-    )
-    pids_limit, pids_used = (
-        tightest(v2, "pids.max", "pids.current")
-        or tightest(v1.get("pids", []), "pids.max", "pids.current")
-        or nothing
-    )
-    cpus = [quota_v2(place) for place in v2] + [quota_v1(place) for place in v1.get("cpu", [])]
-    version = " and ".join([*(["1"] if v1 else []), *(["2"] if v2 else [])])
+    """The limits that hold for this process."""
+    memory, pids = limits_of.memory(), limits_of.pids()
     return Cgroup(
-        version or "none",
-        memory_limit,
-        memory_used,
-        min((n for n in cpus if n is not None), default=None),
-        pids_limit,
-        pids_used,
+        limits_of.versions(),
+        memory and int(memory.limit),
+        memory and int(memory.used),
+        limits_of.cpus(),
+        pids and int(pids.limit),
+        pids and int(pids.used),
     )
-
-
-def cgroup_mounts() -> list[tuple[str, str, str, str]]:
-    """(mount point, its root within the hierarchy, type, options)."""
-    found = []
-    with open("/proc/self/mountinfo") as file:
-        for line in file:
-            head, _, tail = line.partition(" - ")
-            kind, _, options = tail.split()[:3]
-            if kind in ("cgroup", "cgroup2"):
-                found.append((head.split()[4], head.split()[3], kind, options))
-    return found
-
-
-def chain(point: str, root: str, path: str) -> list[str]:
-    """Our cgroup's directory and all above it, up to the mount; empty where it is not seen from here."""
-    path = os.path.relpath(path, root) if root != "/" else path.lstrip("/")
-    if path.startswith(".."):
-        return [point] if os.path.isdir(point) else []  # we are above what is mounted here: a container
-    place = os.path.normpath(os.path.join(point, path))
-    found = []
-    while os.path.isdir(place):
-        found.append(place)
-        if place == point:
-            break
-        place = os.path.dirname(place)
-    return found
-
-
-def tightest(places: list[str], limit: str, usage: str) -> tuple[int, int | None] | None:
-    """(limit, used) of the place with the least room; None where none has a limit."""
-    found = []
-    for place in places:
-        most = number(f"{place}/{limit}")
-        if most is not None and most < _NO_LIMIT:
-            found.append((most, number(f"{place}/{usage}")))
-    return min(found, key=lambda pair: pair[0] - (pair[1] or 0), default=None)
-
-
-def number(path: str) -> int | None:
-    """None where there is no such file, or no number ("max") in it."""
-    try:
-        with open(path) as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
-
-
-def quota_v2(place: str) -> float | None:
-    try:
-        with open(f"{place}/cpu.max") as file:
-            quota, period = file.read().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
-
-
-def quota_v1(place: str) -> float | None:
-    quota, period = number(f"{place}/cpu.cfs_quota_us"), number(f"{place}/cpu.cfs_period_us")
-    return quota / period if quota and period and quota > 0 else None
 
 
 # --- namespaces --------------------------------------------------------------------------

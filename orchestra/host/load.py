@@ -54,8 +54,8 @@ def memory_available() -> float:
     import psutil  # takes its time to come
 
     host = float(psutil.virtual_memory().available)
-    ours = cgroup.memory_available()
-    return host if ours is None else min(host, ours)
+    ours = cgroup.memory()
+    return host if ours is None else min(host, ours.left)
 
 
 def space_free(path: str) -> float:
@@ -68,8 +68,8 @@ def space_free(path: str) -> float:
 
 def pids_free() -> float:
     """Tasks that may still be started: by the kernel's table, our groups, and our user's limit."""
-    tasks = _tasks()[1]
-    free = [float(_read("/proc/sys/kernel/pid_max")) - tasks, _or_inf(cgroup.pids_free())]
+    tasks, ours = _tasks()[1], cgroup.pids()
+    free = [float(_read("/proc/sys/kernel/pid_max")) - tasks, ours.left if ours else float("inf")]
     with contextlib.suppress(OSError):
         free.append(float(_read("/proc/sys/kernel/threads-max")) - tasks)
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -139,10 +139,6 @@ def swap_rate(before: Counters | None, now: Counters | None) -> float | None:
     if before is None or now is None or now.at - before.at < 0.05 or now.swapped_pages < before.swapped_pages:
         return None
     return (now.swapped_pages - before.swapped_pages) * _PAGE / (now.at - before.at)
-
-
-def _or_inf(value: float | None) -> float:
-    return float("inf") if value is None else value
 
 
 def _read(path: str) -> str:

@@ -179,7 +179,6 @@ def cgroup_memory(limit: int | None, used: int | None) -> Check:
     found = f"{format_bytes(used)} of {format_bytes(limit)} used"
     if limit - used >= GIB:
         return Check("cgroup memory", found)
-    # Page cache counts as used, and is given back: so no more than a warning.
     advice = "raise memory.max (docker: --memory), or keep max_workers low: an agent takes about 400 MB"
     return Check("cgroup memory", found, Health.WARNING, advice)
 

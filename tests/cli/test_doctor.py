@@ -20,8 +20,8 @@ import pytest
 from conftest import Answer, Root, clean_environment, orchestra_argv, processes_of, wait_until
 
 from orchestra.engine.doctor import Probe, carry_out, examine
-from orchestra.host import disk, kernel, process
-from orchestra.model.checkup import Check, Health
+from orchestra.host import cgroup, disk, kernel, load, process
+from orchestra.model.checkup import Cgroup, Check, Health
 from orchestra.model.event import Event, encode
 
 TOKEN = "0123456789abcdef"
@@ -312,21 +312,25 @@ def test_a_proc_that_shows_processes_alone_is_bad(root: Root) -> None:
     assert "boot_id" in check(answer, "proc")["found"]
 
 
-def test_the_tightest_limit_of_the_cgroups_above_counts(tmp_path: Path) -> None:
+def test_the_tightest_limit_of_the_cgroups_above_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the checkup and for the throttle alike."""
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "a" / "memory.max").write_text("1000\n")
     (tmp_path / "a" / "memory.current").write_text("900\n")
+    (tmp_path / "a" / "memory.stat").write_text("anon 800\ninactive_file 100\n")
     (inner / "memory.max").write_text("5000\n")
     (inner / "memory.current").write_text("10\n")
     (inner / "cpu.max").write_text("150000 100000\n")
     (tmp_path / "a" / "cpu.max").write_text("max 100000\n")
-    places = kernel.chain(str(tmp_path), "/", "/a/b")
-    assert places == [str(inner), str(tmp_path / "a"), str(tmp_path)]
-    assert kernel.tightest(places, "memory.max", "memory.current") == (1000, 900)
-    assert [kernel.quota_v2(place) for place in places] == [1.5, None, None]
-    assert kernel.chain(str(tmp_path), "/docker/x", "/docker/x/a") == places[1:]
+    groups = [cgroup.Group(str(place), "cgroup2") for place in (inner, tmp_path / "a", tmp_path)]
+    monkeypatch.setattr(cgroup, "lineage", lambda controller: groups)
+    assert cgroup.memory() == (1000, 800)
+    assert kernel.cgroup() == Cgroup("2", 1000, 800, 1.5, None, None)
+    assert load.memory_available() == 200
 
 
 # --- programs ----------------------------------------------------------------------------
