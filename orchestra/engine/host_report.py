@@ -6,8 +6,9 @@ from typing import Any
 
 from orchestra.engine.room import Room
 from orchestra.host import clock
+from orchestra.model.likeness import same_command
 from orchestra.model.plan import Plan, WorkerEntry
-from orchestra.model.reservation import UNKNOWN, keys, needs_of
+from orchestra.model.reservation import UNKNOWN, needs_by, needs_of
 from orchestra.model.throttle import limit_of, pressure
 
 MOST_TRIED = 1000  # workers: as many as room is looked for
@@ -27,14 +28,14 @@ def host_report(room: Room, plan: Plan | None, at_work: int) -> dict[str, Any]:
         "signals": [signal_row(room, key, sight.figures, limits, throttle) for key in limits],
         "held": [
             {
-                "command": keys(hold.command)[0],
+                "command": same_command(hold.command),
                 "age_s": round(clock.since_boot() - hold.at, 1),
                 **needs_row(*sight.rests[hold.token]),
             }
             for hold in sight.holds
             if any(sight.rests[hold.token])
         ],
-        "known": [{"command": key, **needs_row(*needs_of(room.known, (key,)))} for key in known_keys(room)],
+        "known": [{"command": key, **needs_row(*needs_by(room.known, key))} for key in known_keys(room)],
         "would_start": would_start(room, entry, at_work),
     }
 
@@ -82,7 +83,7 @@ def needs_row(memory: float, processes: float, cpus: float, settle_s: float) -> 
 
 def known_keys(room: Room) -> list[str]:
     """Commands of which something is known, the program alone left out where it says no more."""
-    return [key for key in room.known if needs_of(room.known, (key,)) is not UNKNOWN]
+    return [key for key in room.known if needs_by(room.known, key) is not UNKNOWN]
 
 
 def would_start(room: Room, entry: WorkerEntry, at_work: int) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def would_start(room: Room, entry: WorkerEntry, at_work: int) -> dict[str, Any]:
         spoke = room.ask(entry, at_work + len(starting), besides=starting)
     return {
         "workers": len(starting),
-        "command": keys(entry.command)[0] if entry.command else None,
+        "command": same_command(entry.command) if entry.command else None,
         "then": [signal.to_json() for signal in spoke],
         **needs_row(*needs_of(room.known, entry.command or ())),
     }

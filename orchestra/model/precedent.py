@@ -7,37 +7,29 @@ Remembered beside the runs, in `.orchestra/quiet.json` under their root.
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
+from orchestra.model.likeness import same_command, same_program
+
 MOST_COMMANDS = 200
-LONGEST_KEY = 300  # what is longer carries its prompt with it: the program's name has to do
 
 Table = dict[str, dict[str, Any]]
 
 
-def key_of(command: tuple[str, ...] | None) -> str:
-    """As the plan gives it; the program's name where that is too long, or there is nothing else."""
-    joined = " ".join(command or ())
-    return joined if len(joined) <= LONGEST_KEY else program_of(command)
-
-
-def program_of(command: tuple[str, ...] | None) -> str:
-    return command[0].rpartition("/")[2] if command else ""
-
-
 def longest_before(table: Table, command: tuple[str, ...] | None) -> float | None:
     """Seconds; of this very command, else of any with its program; None: there is no precedent."""
-    exact = table.get(key_of(command))
+    exact = table.get(same_command(command))
     if exact is not None:
         return float(exact["longest_s"])
-    program = program_of(command)
-    alike = [row["longest_s"] for key, row in table.items() if program_of((key.split(" ")[0],)) == program]
+    program = same_program(command)
+    alike = [row["longest_s"] for key, row in table.items() if same_program(_words(key)) == program]
     return max(alike, default=None)
 
 
 def with_longest(table: Table, command: tuple[str, ...] | None, longest_s: float, at: str) -> Table | None:
     """The table with one more precedent; None where it teaches nothing new."""
-    key = key_of(command)
+    key = same_command(command)
     if longest_s <= table.get(key, {}).get("longest_s", 0.0):
         return None
     rows = {**table, key: {"longest_s": round(longest_s, 3), "at": at}}
@@ -49,6 +41,13 @@ def table_from(note: dict[str, Any]) -> Table:
     """What the note says; empty for what is no table, and rows that are none are left out."""
     rows = note.get("quiet")
     return {key: row for key, row in rows.items() if _is_row(row)} if isinstance(rows, dict) else {}
+
+
+def _words(key: str) -> list[str]:
+    try:
+        return shlex.split(key)
+    except ValueError:  # no key of ours
+        return []
 
 
 def _is_row(row: object) -> bool:

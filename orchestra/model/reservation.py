@@ -8,10 +8,10 @@ a worker holds the difference between that and what it uses already.
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from orchestra.model.likeness import same_command, same_program
 from orchestra.model.throttle import MIB
 from orchestra.model.usage import Usage
 
@@ -78,15 +78,10 @@ class Hold(NamedTuple):
     result: str  # the path of its result: once that is there, it holds nothing
 
 
-def keys(command: Iterable[str]) -> tuple[str, str]:
-    """The command as it was asked for, and its program alone."""
-    words = list(command)
-    return shlex.join(words)[:500], (words or [""])[0]
-
-
-def learn(known: Known, command: Iterable[str], token: str, use: Usage, age_s: float) -> None:
+def learn(known: Known, command: Sequence[str], token: str, use: Usage, age_s: float) -> None:
     """One more look at a worker, `age_s` after its start."""
-    for key in dict.fromkeys(keys(command)):
+    keys = (same_command(command), same_program(command))
+    for key in dict.fromkeys(keys):
         rows = known[key] = known.pop(key, [])  # the latest stand last
         before = next((Seen(*row) for row in rows if row[0] == token), Seen(token, 0, 0, 0, age_s, 0))
         rose = use.memory > before.memory * RISE
@@ -104,9 +99,14 @@ def learn(known: Known, command: Iterable[str], token: str, use: Usage, age_s: f
         del known[key]
 
 
-def needs_of(known: Known, command: Iterable[str]) -> Needs:
+def needs_of(known: Known, command: Sequence[str]) -> Needs:
     """The most that the latest settled workers of this command took; else of its program; else a guess."""
-    for key in keys(command):
+    return needs_by(known, same_command(command), same_program(command))
+
+
+def needs_by(known: Known, *keys: str) -> Needs:
+    """By the first key under which something is known."""
+    for key in keys:
         settled = [seen for row in known.get(key, ()) if (seen := Seen(*row)).settled]
         if settled:
             return Needs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_how_long_a_worker_was_quiet_is_remembered_when_it_ends_well(root: Root)
         go.write_text("go\n")
         watching.communicate()
     assert states(root)["W"] == ("done", None)
-    assert quiet_json(root)[" ".join(script)]["longest_s"] >= 1.0
+    assert quiet_json(root)[shlex.join(script)]["longest_s"] >= 1.0
     assert "quiet.json" not in root("list").stdout
 
 

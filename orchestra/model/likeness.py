@@ -1,0 +1,20 @@
+"""Which workers are alike: of the same command, else of the same program."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+LONGEST = 300  # characters: a longer command carries its prompt with it
+
+
+def same_command(command: Iterable[str] | None) -> str:
+    """As the plan gives it; the program alone where that is too long, or there is nothing else."""
+    words = list(command or ())
+    joined = shlex.join(words)
+    return joined if len(joined) <= LONGEST else same_program(words)
+
+
+def same_program(command: Iterable[str] | None) -> str:
+    """Wherever it lies."""
+    return next(iter(command or ()), "").rpartition("/")[2]
