@@ -329,6 +329,8 @@ def main(words: list[str]) -> int:
     print("| what | measured | at most | |\n| --- | --- | --- | --- |", flush=True)
     kept = True
     with tempfile.TemporaryDirectory(prefix="orchestra-bench-") as directory:
+        os.environ["TMPDIR"] = f"{directory}/tmp"
+        os.mkdir(os.environ["TMPDIR"])
         for name in words or MEASURES:
             for row in MEASURES[name](Path(directory)):
                 print(row, flush=True)

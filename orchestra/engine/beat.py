@@ -51,7 +51,9 @@ def beat(environment: Mapping[str, str], *, progress: str | None, note: str | No
 
 @contextlib.contextmanager
 def opened(path: str, how: int) -> Iterator[int]:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600)
+    fd = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | how, 0o600
+    )  # no FIFO holds it
     try:
         yield fd
     finally:

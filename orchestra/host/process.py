@@ -160,19 +160,22 @@ def read(pid: int, what: str) -> bytes:
 
 def environment(pid: int) -> bytes:
     """Empty too where it has none. One that is just becoming another program has none for a moment."""
-    deadline = None
-    while True:
+    deadline, tries = None, 20
+    while tries:
         text = _read(pid, "environ")
         if text or text is None:
             return text or b""
         # proc_pid_stat(5), from `state` on: 20 is the size of its memory, 24 the end of its code (it is set
         # last), 47 and 48 are where the environment begins and ends
         stat = read(pid, "stat").rpartition(b")")[2].split()
-        if len(stat) < 49 or stat[20] == b"0" or (stat[24] != b"0" and stat[47] == stat[48]):
-            return b""  # gone, or the kernel's own, or it has none
         deadline = deadline or clock.monotonic() + 1.0
-        if clock.monotonic() > deadline:
-            return b""
+        if len(stat) < 49 or stat[20] == b"0" or clock.monotonic() > deadline:
+            return b""  # gone, or the kernel's own
+        if stat[24] != b"0":
+            if stat[47] == stat[48]:
+                return b""
+            tries -= 1  # it has come only now; or was thrown away by its process
+    return b""
 
 
 def _read(pid: int, what: str) -> bytes | None:

@@ -249,8 +249,8 @@ if [[ -n $why ]]; then
   ! worker_is_gone || why=''   # it had ended before we were told to end it
   end_tree
   why='' reap
-  # Told in the very instant of its end, bash has reaped it and forgotten how: then 127 is no status of its own.
-  [[ $status != 127 || -n $by_itself ]] || { why=$asked status=null; }
+  # Told in the very instant of its end, bash has reaped it and forgotten how: it says 127, or -1.
+  [[ $status != -1 && ($status != 127 || -n $by_itself) ]] || { why=$asked status=null by_itself=''; }
 fi
 end_tree   # what is left of a worker that has ended
 trap - ERR EXIT

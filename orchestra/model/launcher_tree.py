@@ -16,16 +16,19 @@ descendants() {   # of process $1, added to tree
 }
 
 look_at() {   # variables: the environment of process $1; one that is just becoming another program has none for a moment
-  local i line
+  local i line tries=20
   local -a stat
-  for ((i = 0; i < 10000; i++)); do
+  for ((i = 0; i < 10000 && tries > 0; i++)); do
     variables=() line=''
     { mapfile -d '' -t variables <"/proc/$1/environ"; } 2>/dev/null || break   # gone, or another user's
     [[ ${#variables[@]} == 0 ]] || break
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || break
     IFS=' ' read -r -a stat <<<"${line##*) }"
-    [[ ${stat[20]} != 0 ]] || break   # no memory: the kernel's own, or a zombie
-    [[ ${stat[24]} == 0 || ${stat[47]} != "${stat[48]}" ]] || break   # its code is in place, its environment is empty
+    [[ ${stat[20]} != 0 ]] || break      # no memory: the kernel's own, or a zombie
+    [[ ${stat[24]} != 0 ]] || continue   # its code is not in place yet
+    # It begins where it ends: it has none. Else it has come only now; or was thrown away by its process.
+    [[ ${stat[47]} != "${stat[48]}" ]] || break
+    tries=$((tries - 1))
   done
 }
 

@@ -203,6 +203,7 @@ class Exploration:
         self.kills = kills
         self.steps: dict[tuple[At, int], tuple[Any, ...] | None] = {}
         self.ends: set[frozenset[tuple[str, str]]] = set()
+        self.shared: dict[Any, Any] = {}  # what many worlds have alike, kept once
         first = World(frozenset(files.items()), tuple(map(At, codes)))
         self.seen = {first}
         waiting = [first]
@@ -218,6 +219,9 @@ class Exploration:
             self.steps[at, who] = next_step(at, who)
         return self.steps[at, who]
 
+    def share(self, value: Any) -> Any:
+        return self.shared.setdefault(value, value)
+
     def after(self, world: World) -> Iterator[World]:
         steps = [self.step(at, who) for who, at in enumerate(world.at)]
         for who, step in enumerate(steps):
@@ -231,9 +235,11 @@ class Exploration:
                 then = world.at[who]._replace(told=(*world.at[who].told, answer))
             if self.step(then, who) is None:
                 then = At(None)
-            yield world._replace(files=frozenset(files.items()), at=put(world.at, who, then))
+            left, then = self.share(frozenset(files.items())), self.share(then)
+            yield world._replace(files=left, at=self.share(put(world.at, who, then)))
             if world.killed < self.kills:
-                yield world._replace(at=put(world.at, who, At(None)), killed=world.killed + 1)
+                dead = self.share(put(world.at, who, At(None)))
+                yield world._replace(at=dead, killed=world.killed + 1)
         if not any(steps) and world.files not in self.ends:
             self.ends.add(world.files)
             check_that_the_next_gets_in(world)

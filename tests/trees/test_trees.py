@@ -811,6 +811,14 @@ def test_the_timeout_holds_by_hand_where_its_first_signal_is_missed(trees: Trees
     assert processes_of(trees.path) == []
 
 
+def test_an_end_in_the_very_instant_of_a_stop_is_told_with_no_status_that_it_had_not(trees: Trees) -> None:
+    """What bash says of a child is another thing while it is only just ending."""
+    trees.root.spawn("t", {f"W{i}": ["bash", "-c", "kill -USR1 $PPID; exec true"] for i in range(60)})
+    rows = trees.root("wait", "t", "--keep-going", "--timeout", "60").json["workers"]
+    told = {(row["verdict"], row["exit_code"]) for row in rows}
+    assert told <= {(None, 0), ("stopped", 0), ("stopped", 143), ("stopped", None)}, told
+
+
 def test_stop_leaves_a_launcher_that_reports_what_helps_it_to(trees: Trees) -> None:
     """Its worker has ended well, and it looks at what that made."""
     helpers = trees.path / "helpers"
@@ -874,6 +882,38 @@ def test_a_process_that_becomes_another_program_is_seen_at_every_look(tmp_path: 
             assert subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout == "100\n"
         finally:
             restless.kill()
+
+
+_THROWS_AWAY = """
+import ctypes, os, time
+fields = open("/proc/self/stat").read().rpartition(")")[2].split()
+begin, end, page = int(fields[47]), int(fields[48]), os.sysconf("SC_PAGE_SIZE")
+libc = ctypes.CDLL(None, use_errno=True)
+first = begin - begin % page
+assert libc.munmap(ctypes.c_void_p(first), ctypes.c_size_t(end - first)) == 0
+print("done", flush=True)
+time.sleep(300)
+"""
+
+
+def test_who_throws_its_environment_away_holds_no_look_up(tmp_path: Path) -> None:
+    """It is not to be told from one that is becoming another program but by asking again: not for ever."""
+    look = tmp_path / "look"
+    look.write_text(TREE + 'for ((i = 0; i < 20; i++)); do look_at "$1"; done; echo "$i ${#variables[@]}"')
+    words = [sys.executable, "-c", _THROWS_AWAY]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, env={"X": "y" * 20_000}) as hides:
+        try:
+            assert hides.stdout is not None
+            assert hides.stdout.readline() == b"done\n"
+            assert process.read(hides.pid, "environ") == b""
+            began = sum(os.times()[:4])  # of CPU time, also of children that have ended
+            assert [process.environment(hides.pid) for _ in range(20)] == [b""] * 20
+            asked = ["bash", "-c", f". {shlex.quote(str(look))}", "bash", str(hides.pid)]
+            done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+            assert done.stdout == "20 0\n"
+            assert sum(os.times()[:4]) - began < 2.0
+        finally:
+            hides.kill()
 
 
 # --- the worker's environment ---------------------------------------------------------------
