@@ -26,7 +26,7 @@ from orchestra.model.workers import ABANDONED
 from orchestra.store import lock
 from orchestra.store.eventlog import CHECKED_WHOLE, EventLog
 from orchestra.store.layout import Layout
-from orchestra.store.publish import open_regular, read_text
+from orchestra.store.publish import open_regular, read_surely, read_text
 
 if TYPE_CHECKING:
     from orchestra.engine.signs import SignReader
@@ -146,7 +146,10 @@ class Observer:
         running = Sight(mark=mark, process=who, claimed=True, alive=True)
         if lives:
             return running
-        sight = self._look_at_files(record)._replace(process=who)
+        try:
+            sight = self._look_at_files(record)._replace(process=who)
+        except OSError as error:  # on a disk that fails it may be there: not proved gone
+            return running._replace(held_up=f"{error.filename} cannot be read: {error.strerror}")
         if sight.sentinel or sight.result:
             return sight
         if lives is None:
@@ -169,15 +172,18 @@ class Observer:
         return Sight(trail=trail)
 
     def _look_at_files(self, record: WorkerRecord) -> Sight:
-        """A worker can write a sentinel; but then its launcher's result says otherwise."""
-        text = read_text(self.layout.attempt_result(record.name, record.attempt))
-        text = text or read_text(self.layout.attempt_result_draft(record.name, record.attempt))
+        """A worker can write a sentinel; but then its launcher's result says otherwise. Raises OSError."""
+        text = read_surely(self.layout.attempt_result(record.name, record.attempt))
+        text = text or read_surely(self.layout.attempt_result_draft(record.name, record.attempt))
         result = parse_result(text) if text else None
+        if result is not None and result.token not in (None, record.token):
+            result = None  # of a run of this name that was here before
         if result is not None and result.verdict != Verdict.SPAWN_ERROR:
             return Sight(result=result)
-        text = read_text(self.layout.sentinel(record.name))
+        text = read_surely(self.layout.sentinel(record.name))
         sentinel = parse_sentinel(text) if text else None
-        if sentinel is not None and sentinel.attempt == record.attempt:
+        ours = sentinel is not None and sentinel.token in (None, record.token)
+        if sentinel is not None and ours and sentinel.attempt == record.attempt:
             return Sight(sentinel=sentinel)
         return Sight(result=result)
 

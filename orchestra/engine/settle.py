@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from orchestra.engine.burial import bury, finish, retell
 from orchestra.model.event import ALERTS, RECONCILIATION, Draft
 from orchestra.model.record import ENDED, State, WorkerRecord
-from orchestra.model.snapshot import facts
+from orchestra.model.snapshot import WorkerView, facts
 from orchestra.model.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def look_around(conductor: Conductor, loose: list[str]) -> None:
     """Record what every worker shows that has not been put away for good."""
     drafts, views = [], []
     conductor.signs.prepare(conductor.history.workers.having("going"))
-    for record in map(conductor.history.workers.__getitem__, loose):
-        view = conductor.view(record)
+    for view in with_leftovers(conductor, [conductor.view(conductor.history.workers[n]) for n in loose]):
+        record = view.record
         views.append(view)
         if view.ended:  # also of what `wait` was the first to see
             finish(conductor.layout, record)
@@ -59,6 +59,19 @@ def look_around(conductor: Conductor, loose: list[str]) -> None:
     conductor.record(drafts)
     conductor.signs.remember_ends(view for view in views if view.record.state not in ENDED)
     conductor.recovered += [{"what": "stalled_stop", "worker": name} for name in conductor.attend(views)]
+
+
+def with_leftovers(conductor: Conductor, views: list[WorkerView]) -> list[WorkerView]:
+    """A launcher ends all that it started before it tells of the end; another hand may write that."""
+    if not any(view.ended and view.record.state not in ENDED for view in views):
+        return views
+    there = conductor.backend.all_leftovers()
+
+    def pids(view: WorkerView) -> tuple[int, ...]:
+        fresh = view.ended and view.record.state not in ENDED
+        return view.leftovers or tuple(p.pid for p in (there.get(view.record.token, ()) if fresh else ()))
+
+    return [view._replace(leftovers=pids(view)) for view in views]
 
 
 def end_leftovers(conductor: Conductor, record: WorkerRecord) -> None:

@@ -270,7 +270,12 @@ def _changed(path: str, *, filled: bool = False) -> float | None:
         info = os.stat(path)
     except OSError:
         return None
-    return None if filled and not info.st_size else info.st_mtime
+    return None if filled and not info.st_size else _when(info)
+
+
+def _when(info: os.stat_result) -> float:
+    """Who sets a file's time, as tar and touch can, sets none that is yet to come."""
+    return min(info.st_mtime, info.st_ctime)
 
 
 def newest_in(directory: str, started: float) -> float | None:
@@ -290,7 +295,7 @@ def newest_in(directory: str, started: float) -> float | None:
                     if left < 0:
                         break
                     with contextlib.suppress(OSError):
-                        changed = entry.stat(follow_symlinks=False).st_mtime
+                        changed = _when(entry.stat(follow_symlinks=False))
                         latest = max(latest or 0.0, changed)
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append((changed, entry.path))

@@ -130,18 +130,21 @@ def open_pidfd(process: Process) -> int | None:
 
 
 def send(process: Process, signum: int) -> bool:
-    """Signal this very process, through a pidfd; False where it is gone, or cannot be seen from here."""
+    """Signal this very process, through a pidfd; False where it is gone, or may not be signalled by us."""
     if not lives(process):
         return False
     fd = open_pidfd(process)
     if fd is None:
         if not lives(process):
             return False
-        os.kill(process.pid, signum)
+        try:
+            os.kill(process.pid, signum)
+        except (ProcessLookupError, PermissionError):
+            return False
         return True
     try:
         signal.pidfd_send_signal(fd, signum)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     finally:
         os.close(fd)

@@ -10,13 +10,29 @@ from orchestra.model.checkup import Check, Health, some, unknown
 from orchestra.model.names import shown
 
 BASH_LEAST = (5, 0)  # for EPOCHREALTIME
-PROGRAMS = ("cp", "env", "grep", "ln", "mkdir", "mv", "rm", "sleep", "stat", "sync", "tail", "tr", "wc")
+PROGRAMS = (
+    "cp",
+    "env",
+    "grep",
+    "head",
+    "ln",
+    "mkdir",
+    "mv",
+    "rm",
+    "sleep",
+    "stat",
+    "sync",
+    "tail",
+    "tr",
+    "wc",
+)
 """What launchers call beside the builtins of bash."""
 
 # What a launcher asks of them that the small ones of some systems cannot do; prints what fails.
 HABITS = r"""
 printf 'a\n' | LC_ALL=C grep -aq '[^[:space:]]' - || echo 'grep -aq'
 [[ $(printf 'abc' | tail -c 2 | tr -d '\0') == bc ]] || echo 'tail -c, tr -d'
+[[ $(printf 'abc' | head -c 2) == ab ]] || echo 'head -c'
 [[ $(printf 'abc' | wc -c) -eq 3 ]] || echo 'wc -c'
 sleep 0.01 || echo 'sleep 0.01'
 env A=b true || echo 'env A=b'

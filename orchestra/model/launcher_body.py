@@ -26,6 +26,7 @@ told_by=''                                # the signal that said so, where it wa
 trap 'why=${why:-stopped}' USR1           # orchestra stop
 trap 'why=${why:-timeout}' ALRM
 others=(HUP INT QUIT USR2 TERM XCPU XFSZ VTALRM PROF)   # somebody else, or the machine going down
+[[ $timeout_s != 0 ]] || others+=(ALRM)
 for name in "${others[@]}"; do
   # shellcheck disable=SC2064
   trap "why=\${why:-signal} told_by=$name" "$name"
@@ -63,8 +64,9 @@ json() {   # quoted: the text as a JSON string
 report() {   # status verdict reason exit_code signal, all as JSON; on a full disk into reserved space
   local text
   stamp
-  printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s","worker_pid":%s}' \
-    "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now" "${pid:-null}"
+  printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s","worker_pid":%s,"token":"%s"}' \
+    "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now" "${pid:-null}" "$token"
+  [[ -e $run_dir/events.jsonl ]] || return 0   # the run was taken away: nothing is begun in its place
   # What the worker may have put in our way: it is gone, and no FIFO may hold us up.
   [[ -d $here ]] || mkdir -p -- "$here"
   [[ ! -e $here/result.new && ! -e $here/result.json ]] || rm -rf -- "$here/result.new" "$here/result.json"
@@ -74,9 +76,7 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   sync -- "$here/result.new" || :
   mv -f -- "$here/result.new" "$here/result.json"
   # Where another attempt's mark stands, this one was abandoned: not told under the flat name.
-  local standing=''
-  [[ ! -f $mark ]] || IFS= read -r standing <"$mark" || :
-  if [[ -z $standing || $standing == *"\"token\":\"$token\""* ]]; then
+  if [[ ! -e $mark || $mark -ef /proc/$$/fd/7 ]]; then
     ln -f -- "$here/result.json" "$run_dir/result-$worker.json" ||   # where there are no hard links
       { cp -- "$here/result.json" "$here/flat.new" && mv -f -- "$here/flat.new" "$run_dir/result-$worker.json"; }
   fi
@@ -110,8 +110,8 @@ could_not_start() {   # line command status: the worker could not start; nor has
   stamp
   json "$2"
   [[ -n $reason ]] || reason="\"the launcher failed at line $1 with status $3: ${quoted:1}"
-  if printf '{"worker":"%s","attempt":%s,"line":%s,"command":%s,"exit_code":%s,"reason":%s,"retry":"%s","at":"%s"}\n' \
-    "$worker" "$attempt" "$1" "$quoted" "$3" "$reason" "$retry" "$now" >"$here/error.new"; then
+  if printf '{"worker":"%s","attempt":%s,"line":%s,"command":%s,"exit_code":%s,"reason":%s,"retry":"%s","at":"%s","token":"%s"}\n' \
+    "$worker" "$attempt" "$1" "$quoted" "$3" "$reason" "$retry" "$now" "$token" >"$here/error.new"; then
     mv -f -- "$here/error.new" "$sentinel"
   else
     rm -f -- "$here/error.new"
@@ -170,17 +170,20 @@ refrain() {
 
 made=''
 set -o noclobber
-if ! { made=yes; printf '%s\n' "$claim"; } >"$mark"; then
+if { made=yes; printf '%s\n' "$claim"; } >"$mark"; then   # not with a "!", which a failed redirection ignores
+  set +o noclobber
+else
+  set +o noclobber
   [[ -n $made || ! -e $mark ]] || refrain   # another launcher has claimed this attempt: it is running, or was
   reason='"the mark could not be written"'
   false
 fi
-set +o noclobber
+exec 7<"$mark"   # as long as it is open, no other file can be taken for it
 # Who was held up on the way here may have been given up meanwhile, and the attempt be another's.
 told=''
 standing=''
-{ IFS= read -r standing <"$mark"; } 2>/dev/null || :
-[[ ! -f $run_dir/result-$worker.json ]] || { IFS= read -r told <"$run_dir/result-$worker.json"; } 2>/dev/null || :
+IFS= read -r standing <&7 || :
+[[ ! -f $run_dir/result-$worker.json ]] || told=$(head -c 4096 -- "$run_dir/result-$worker.json" | tr -d '\0')
 [[ $standing == "$claim" && ${told// /} != *"\"attempt\":$attempt,\"status\":\"failed\""* ]] || refrain
 
 # --- start -------------------------------------------------------------------------------
@@ -223,7 +226,7 @@ if [[ -z $supervised && $timeout_s != 0 ]]; then
   disown   # the worker is job 1
 fi
 set -m   # a process group of its own: a worker that signals its group means its own children
-( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- &
+( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- 7<&- &
 pid=$!
 set +m
 reason=''

@@ -36,16 +36,25 @@ missing() {   # reason: the first expected artefact that is not there, if any
     [[ -n ${expect[i]} ]] || file=$log_out
     size=0
     [[ -f $file && -r $file ]] && size=$(wc -c <"$file")
+    if [[ ! $size =~ ^[0-9]+$ ]]; then
+      reason="\"exit 0, but ${expect[i + 2]:1:-1} could not be looked at: wc failed\""
+      return 0
+    fi
     if [[ ! -f $file || ! -r $file || $size -lt $least ]]; then
       reason="\"exit 0, but ${expect[i + 2]:1:-1} has $size bytes of at least $least\""
       [[ -e $file ]] || reason="\"exit 0, but ${expect[i + 2]:1:-1} is missing\""
       return 0
     fi
     # An agent with nothing to say still ends its line.
-    if [[ $least != 0 ]] && ! LC_ALL=C grep -aq '[^[:space:]]' -- "$file"; then
-      reason="\"exit 0, but ${expect[i + 2]:1:-1} holds nothing but white space\""
-      return 0
-    fi
+    [[ $least != 0 ]] || continue
+    LC_ALL=C grep -aq '[^[:space:]]' -- "$file"
+    case $? in
+      0) ;;
+      1) reason="\"exit 0, but ${expect[i + 2]:1:-1} holds nothing but white space\""
+        return 0 ;;
+      *) reason="\"exit 0, but ${expect[i + 2]:1:-1} could not be looked at: grep failed\""
+        return 0 ;;
+    esac
   done
   return 1
 }

@@ -50,7 +50,7 @@ clock() {   # second: whole ones since the machine came up; the time of day may 
 
 heed_grace() {   # orchestra stop --grace: a stop gives what it says; what is said later can only hasten the end
   local given='' by
-  [[ ! -f $here/grace ]] || { IFS= read -r given <"$here/grace"; } 2>/dev/null || :
+  [[ ! -f $here/grace ]] || { given=$(head -c 64 -- "$here/grace"); } 2>/dev/null || :
   [[ $given != "$heeded" && $given =~ ^[0-9]{1,9}([.][0-9]*)?$ ]] || return 0
   by=$((second + 10#${given%.*} + 1))
   if [[ (-z $heeded && $asked == stopped) || $by -lt $deadline ]]; then

@@ -58,6 +58,7 @@ class Sentinel(NamedTuple):
     reason: str
     retry: str  # what another attempt is worth; empty where it does not say
     at: str
+    token: str | None = None
 
 
 class Result(NamedTuple):
@@ -73,6 +74,7 @@ class Result(NamedTuple):
     started_at: str | None = None
     ended_at: str | None = None
     worker_pid: int | None = None
+    token: str | None = None  # the attempt's; None in what no launcher wrote
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
@@ -116,6 +118,7 @@ def parse_sentinel(text: str) -> Sentinel | None:
         _text(data, "reason"),
         _text(data, "retry"),
         _text(data, "at"),
+        _text(data, "token") or None,
     )
 
 
@@ -140,6 +143,7 @@ def parse_result(text: str) -> Result | None:
         _text(data, "started_at") or None,
         _text(data, "ended_at") or None,
         _maybe_number(data, "worker_pid"),
+        _text(data, "token") or None,
     )
 
 

@@ -136,6 +136,19 @@ def read_text(path: str, limit: int = 1 << 20) -> str | None:
         return None
 
 
+def read_surely(path: str) -> str | None:
+    """As `read_text`, but None only where there is proved to be none. Raises OSError: it may be there."""
+    try:
+        with open_regular(path) as file:
+            return file.read(1 << 20).decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ELOOP, errno.ENXIO):  # something else in its place
+            return None
+        raise
+
+
 def open_regular(path: str) -> BinaryIO:
     """Open a file that a worker may have replaced: a FIFO in its place would hold us for ever.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from conftest import Root, clean_environment, orchestra_argv, processes_of, wait_until
+
+from orchestra.model import checkup_tools
 
 
 def shell(text: str) -> list[str]:
@@ -402,3 +405,102 @@ def test_a_signal_to_a_launcher_ends_its_worker(root: Root, name: str) -> None:
     worker = root.worker("r", "W")
     assert (worker["verdict"], worker["signal"]) == ("signal", getattr(signal, f"SIG{name}"))
     wait_until(lambda: processes_of(root.path) == [], "the end of all")
+
+
+# --- what only looks like a result ----------------------------------------------------------
+
+
+def test_a_result_of_a_run_that_was_here_before_is_not_this_workers(root: Root) -> None:
+    """Its launcher lives on where the run was taken away, and writes by its path."""
+    root.init("r")
+    go = root.path / "go"
+    root.spawn("r", {"W": ["bash", "-c", f"until [[ -e '{go}' ]]; do sleep 0.02; done"]})
+    launcher = root.mark("r", "W")["pid"]
+    root.run_dir("r").rename(root.run_dir("old"))
+    root.init("r")
+    row = {"name": "W", "brief": "b", "command": ["true"], "throttle": {"memory_available": "8PiB"}}
+    assert root("spawn", "r", "--from", "-", stdin=json.dumps([row])).names("deferred") == ["W"]
+    go.touch()
+    wait_until(lambda: not Path(f"/proc/{launcher}").exists(), "the old launcher's end")
+    assert root.worker("r", "W")["state"] == "deferred"
+
+
+def test_a_launcher_whose_run_was_taken_away_begins_none_in_its_place(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["bash", "-c", 'rm -rf -- "$ORCHESTRA_RUN_DIR"; sleep 0.1']})
+    wait_until(lambda: processes_of(root.path) == [], "the end of all")
+    assert not root.run_dir("r").exists()
+    root.init("r")
+
+
+def test_a_result_in_the_launchers_name_does_not_hide_what_lives_on(root: Root) -> None:
+    root.init("r")
+    lie = '{"worker":"W","attempt":1,"status":"done","exit_code":0}'
+    script = f"kill -9 $PPID; echo '{lie}' >\"$ORCHESTRA_RUN_DIR/attempts/W/1/result.json\"; exec sleep 298.7"
+    root.spawn("r", {"W": ["bash", "-c", script]})
+    wait_until(lambda: root.worker("r", "W")["state"] != "running", "the lie")
+    assert root("unlock", "r").code == 0
+    told = [event for event in root.events("r") if event["kind"] == "leftovers_ended"]
+    assert [event["worker"] for event in told] == ["W"]
+    assert processes_of(root.path) == []
+
+
+def test_a_result_that_cannot_be_read_just_now_is_not_taken_for_none(root: Root) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("NOT RUN: a disk that fails (strace is not here)")
+    root.init("r")
+    root.spawn("r", {"W": ["true"]})
+    result = root.run_dir("r") / "attempts" / "W" / "1" / "result.json"
+    wait_until(lambda: processes_of(root.run_dir("r")) == [], "its end")
+    inject = ["strace", "-f", "-o", "/dev/null", "-P", str(result), "-e", "inject=openat:error=ESTALE"]
+    done = subprocess.run(
+        [*inject, *orchestra_argv("wait", "r", "--timeout", "0")],
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    (row,) = json.loads(done.stdout)["workers"]
+    assert (done.returncode, row["state"]) == (5, "running")
+    assert "cannot be read: Stale file handle" in row["reason"]
+    assert root("wait", "r").json["counts"]["done"] == 1
+
+
+def test_a_huge_file_in_the_marks_place_holds_no_launcher(root: Root) -> None:
+    root.init("r")
+    script = 'cd "$ORCHESTRA_RUN_DIR"; rm .pid-W.json; truncate -s 400G .pid-W.json'
+    root.spawn("r", {"W": ["bash", "-c", script]})
+    assert root("wait", "r", "--timeout", "30").code == 0
+    assert root.worker("r", "W")["state"] == "done"
+
+
+@pytest.mark.parametrize("missing", ["grep", "wc"])
+def test_what_cannot_be_looked_at_is_not_told_as_blank(root: Root, tmp_path: Path, missing: str) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in (*checkup_tools.PROGRAMS, "bash"):
+        if name != missing and (found := shutil.which(name)):
+            (tools / name).symlink_to(found)
+    root.init("r")
+    row = {"name": "W", "brief": "b", "command": ["echo", "hello"], "expect": ["stdout"]}
+    env = {"PATH": str(tools)}
+    (tools / "echo").symlink_to(shutil.which("echo") or "")
+    root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps([row]), env=env)
+    root("wait", "r")
+    assert f"could not be looked at: {missing} failed" in root.result("r", "W")["reason"]
+
+
+def test_an_alarm_is_no_timeout_where_there_is_none(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["bash", "-c", "kill -ALRM $PPID; sleep 298.6"]})
+    root("wait", "r")
+    assert (root.worker("r", "W")["verdict"], root.result("r", "W")["signal"]) == ("signal", 14)
+
+
+def test_a_file_of_the_future_is_a_sign_of_now_alone(root: Root) -> None:
+    root.init("r")
+    script = 'touch -d 2100-01-01 "$ORCHESTRA_OUT/x"; exec sleep 298.5'
+    row = {"name": "W", "brief": "b", "command": ["bash", "-c", script], "stall": "1s"}
+    root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps([row]))
+    wait_until(lambda: root.worker("r", "W")["state"] == "stalled", "its stall")
+    root("stop", "r")

@@ -776,7 +776,7 @@ def test_an_end_that_bash_has_forgotten_is_not_told_as_exit_status_127(trees: Tr
 def test_a_launcher_that_is_told_to_end_on_its_way_says_why(
     trees: Trees, told: str, verdict: str, before: str
 ) -> None:
-    script = _abandon(trees, "ready; leaf main")
+    script = _abandon(trees, "ready; leaf main", timeout="1h")
     fired = _hook(trees, script, before, f"kill -{told} $$")
     _insert(script, "set -T")  # also what its functions run
     done = subprocess.run(
