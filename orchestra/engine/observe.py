@@ -6,6 +6,7 @@ Nothing here writes. Where the log and the workers' files disagree, the files wi
 from __future__ import annotations
 
 import os
+from collections.abc import Container
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -133,6 +134,8 @@ class Observer:
         name, layout = record.name, self.layout
         text = self._read_mark(record)
         mark = parse_mark(text) if text else None
+        # Who claimed this attempt tells of it, also where the log has lost that and means it anew.
+        claimant = mark.token if mark is not None and mark.attempt == record.attempt else None
         if mark is not None and (mark.attempt, mark.token) != (record.attempt, record.token):
             mark, text = None, None  # of the attempt before, not yet archived; or not the launcher's word
         # What the log has was seen; a mark may be forged.
@@ -147,7 +150,7 @@ class Observer:
         if lives:
             return running
         try:
-            sight = self._look_at_files(record)._replace(process=who)
+            sight = self._look_at_files(record, (None, record.token, claimant))._replace(process=who)
         except OSError as error:  # on a disk that fails it may be there: not proved gone
             return running._replace(held_up=f"{error.filename} cannot be read: {error.strerror}")
         if sight.sentinel or sight.result:
@@ -171,18 +174,21 @@ class Observer:
             return Sight(claimed=True, leftovers=tuple(m.pid for m in members))
         return Sight(trail=trail)
 
-    def _look_at_files(self, record: WorkerRecord) -> Sight:
-        """A worker can write a sentinel; but then its launcher's result says otherwise. Raises OSError."""
+    def _look_at_files(self, record: WorkerRecord, tokens: Container[str | None]) -> Sight:
+        """A worker can write a sentinel; but then its launcher's result says otherwise. Raises OSError.
+
+        `tokens`: whose word counts. A run of this name that was here before may have a launcher left.
+        """
         text = read_surely(self.layout.attempt_result(record.name, record.attempt))
         text = text or read_surely(self.layout.attempt_result_draft(record.name, record.attempt))
         result = parse_result(text) if text else None
-        if result is not None and result.token not in (None, record.token):
-            result = None  # of a run of this name that was here before
+        if result is not None and result.token not in tokens:
+            result = None
         if result is not None and result.verdict != Verdict.SPAWN_ERROR:
             return Sight(result=result)
         text = read_surely(self.layout.sentinel(record.name))
         sentinel = parse_sentinel(text) if text else None
-        ours = sentinel is not None and sentinel.token in (None, record.token)
+        ours = sentinel is not None and sentinel.token in tokens
         if sentinel is not None and ours and sentinel.attempt == record.attempt:
             return Sight(sentinel=sentinel)
         return Sight(result=result)

@@ -363,7 +363,22 @@ def fake_path(tmp_path: Path) -> Iterator[FakePath]:
     yield FakePath(tmp_path)
 
 
-COREUTILS = ("cp", "env", "grep", "ln", "mkdir", "mv", "rm", "sleep", "stat", "sync", "tail", "tr", "wc")
+COREUTILS = (
+    "cp",
+    "env",
+    "grep",
+    "head",
+    "ln",
+    "mkdir",
+    "mv",
+    "rm",
+    "sleep",
+    "stat",
+    "sync",
+    "tail",
+    "tr",
+    "wc",
+)
 
 
 def test_no_bash_on_the_path_is_bad(root: Root, fake_path: FakePath) -> None:
