@@ -427,7 +427,10 @@ def test_a_result_of_a_run_that_was_here_before_is_not_this_workers(root: Root) 
 
 def test_a_launcher_whose_run_was_taken_away_begins_none_in_its_place(root: Root) -> None:
     root.init("r")
-    root.spawn("r", {"W": ["bash", "-c", 'rm -rf -- "$ORCHESTRA_RUN_DIR"; sleep 0.1']})
+    go = root.path / "go"
+    script = f"until [[ -e '{go}' ]]; do sleep 0.02; done; rm -rf -- \"$ORCHESTRA_RUN_DIR\"; exit 3"
+    root.spawn("r", {"W": ["bash", "-c", script]})
+    go.touch()  # the command that started it has written all that it writes
     wait_until(lambda: processes_of(root.path) == [], "the end of all")
     assert not root.run_dir("r").exists()
     root.init("r")
