@@ -85,5 +85,5 @@ def describe(one: Passage, at: int, other: Passage, start: int, length: int) -> 
         "path": one.path, "line": one.numbers[at], "end": one.numbers[at + length - 1],
         "again": other.path, "again_line": other.numbers[start],
         "again_end": other.numbers[start + length - 1],
-        "lines": length, "test": one.test or other.test,
+        "lines": length, "test": one.test and other.test,
     }  # fmt: skip
