@@ -21,6 +21,7 @@ from conftest import Answer, Root, clean_environment, orchestra_argv, processes_
 
 from orchestra.engine.doctor import Probe, carry_out, examine
 from orchestra.host import cgroup, disk, kernel, load, process
+from orchestra.model import checkup_tools
 from orchestra.model.checkup import Cgroup, Check, Health
 from orchestra.model.event import Event, encode
 
@@ -363,26 +364,8 @@ def fake_path(tmp_path: Path) -> Iterator[FakePath]:
     yield FakePath(tmp_path)
 
 
-COREUTILS = (
-    "cp",
-    "env",
-    "grep",
-    "head",
-    "ln",
-    "mkdir",
-    "mv",
-    "rm",
-    "sleep",
-    "stat",
-    "sync",
-    "tail",
-    "tr",
-    "wc",
-)
-
-
 def test_no_bash_on_the_path_is_bad(root: Root, fake_path: FakePath) -> None:
-    answer = root("doctor", env=fake_path.only(*COREUTILS))
+    answer = root("doctor", env=fake_path.only(*checkup_tools.PROGRAMS))
     assert (answer.code, verdict(answer, "bash")) == (1, "bad")
     assert verdict(answer, "coreutils") == "unknown"
 
@@ -397,7 +380,10 @@ def test_an_old_bash_is_bad(root: Root, fake_path: FakePath) -> None:
 def test_a_program_that_launchers_call_and_that_is_not_there_is_named(
     root: Root, fake_path: FakePath
 ) -> None:
-    answer = root("doctor", env=fake_path.only("bash", *(n for n in COREUTILS if n not in ("sync", "tail"))))
+    answer = root(
+        "doctor",
+        env=fake_path.only("bash", *(n for n in checkup_tools.PROGRAMS if n not in ("sync", "tail"))),
+    )
     assert (answer.code, check(answer, "coreutils")["found"]) == (1, "not on the PATH: sync, tail")
 
 
