@@ -267,8 +267,9 @@ def hear_interrupts(noted: Sequence[int]) -> None:
 
 def usage_error(message: str, verb: str) -> dict[str, Any]:
     hint = f"{verb} --help shows how"
-    if verb == "orchestra spawn" and "unexpected extra argument" in message:
-        hint = "a worker's command goes behind --, for instance: -- claude -p"
+    misread = message.startswith(("Got unexpected extra argument", "No such option"))
+    if verb.removeprefix("orchestra ") in TAKE_COMMAND and misread:
+        hint += "; a worker's command goes behind --, for instance: -- claude -p"
     return {"code": "usage", "message": message, "hint": hint}
 
 
@@ -276,15 +277,15 @@ def tell(session: Session, words: list[str], error: dict[str, Any], code: int) -
     # The options may not have been read when the error came.
     if session.json is None and ("--json" in words or "--text" in words):
         session.json = "--json" in words
+    steps = after_error(error["code"], session.verb, session.words)
     with contextlib.suppress(OSError):  # where it cannot be written, the exit status has to do
         if session.as_json:
-            session.line(
-                session.envelope({"error": error}, after_error(error["code"], session.verb, session.words))
-            )
+            session.line(session.envelope({"error": error}, steps))
         else:
-            print(f"orchestra: {error['message']}", file=sys.stderr)
-            if error.get("hint"):
-                print(f"  {error['hint']}", file=sys.stderr)
+            hint = error.get("hint") or ""
+            lines = [f"orchestra: {error['message']}", *([f"  {hint}"] if hint else [])]
+            lines += [f"next: {step}" for step in steps if step not in hint]
+            print("\n".join(lines), file=sys.stderr)
     return code
 
 

@@ -55,6 +55,10 @@ def gap(row: Row) -> str:
     return str(row["gap"])
 
 
+def reason(row: Row) -> str:
+    return str(row["reason"])
+
+
 def pids(row: Row) -> str:
     alive = f", still alive: {numbers(row['still_alive'])}" if row.get("still_alive") else ""
     return f"pids {numbers(row['pids'])}{alive}"
@@ -102,6 +106,8 @@ _ALERTS: dict[str, Say] = {
     ),
     "unreadable_lock": lambda rows: f"the lock does not say whose it is: {rows[0]['path']}",
     "gap": lambda rows: f"left half-done by a dead narrator: {workers(rows, gap)}",
+    "stalled": lambda rows: f"shows no sign of progress: {workers(rows, reason)}",
+    "held_up": lambda rows: f"at work, but something is wrong: {workers(rows, reason)}",
     "leftovers": lambda rows: f"of lost workers there still live: {workers(rows, pids)}",
     "late_result": lambda rows: (
         "results that came after their attempt was given up, kept but not believed: "

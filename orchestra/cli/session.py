@@ -50,13 +50,11 @@ class Session:
         self.words = layout.words = run_words(run, self.given_root, self.given_narrator)
         return layout
 
-    def next_steps(
-        self, observer: Observer, snapshot: Snapshot, about: Sequence[str] = (), stopped: Sequence[str] = ()
-    ) -> list[str]:
+    def next_steps(self, observer: Observer, snapshot: Snapshot, about: Sequence[str] = ()) -> list[str]:
         """What makes sense now, for whoever calls."""
         history = observer.history
         seat = history.seat_for(self.narrator.id)
-        return next_steps(self.words, snapshot, history.plan, about, seat=seat, stopped=stopped)
+        return next_steps(self.words, snapshot, history.plan, about, seat=seat, narration=history.narration)
 
     def envelope(self, body: dict[str, Any], steps: list[str]) -> dict[str, Any]:
         head: dict[str, Any] = {"ok": "error" not in body, "command": self.verb}

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from orchestra.cli.options import MOST_ALERTS
@@ -54,10 +55,13 @@ def table(*columns: str) -> Table:
 def show_workers(
     views: Sequence[WorkerView], far: dict[str, Any] | None = None, ahead: dict[str, int] | None = None
 ) -> None:
-    """`far`: worker -> done and total, of those that have said so; `ahead`: how many start before it."""
-    columns = ["worker", "phase", "try", "state", "verdict", "since (UTC)", "reason"]
-    rows = table(*(columns[:4] + ["progress"] * bool(far) + columns[4:]))
-    for view in views:
+    """`far`: worker -> done and total, of those that have said so; `ahead`: how many start before it.
+
+    Reasons stand in a column where they fit, else below the table.
+    """
+    reasons = [plain(v.reason or "") + queued((ahead or {}).get(v.record.name)) for v in views]
+    rows = table(*_COLUMNS[:4], *["progress"] * bool(far), *_COLUMNS[4:])
+    for view, reason in zip(views, reasons, strict=True):
         record = view.record
         since = ((view.ended and view.ended_at) or record.since)[11:19]
         rows.add_row(
@@ -68,10 +72,20 @@ def show_workers(
             *([f"{told['done']}/{told['total']}" if (told := far.get(record.name)) else ""] if far else []),
             plain(view.verdict or ""),
             since,
-            plain(view.reason or "") + queued((ahead or {}).get(record.name)),
+            reason,
         )
-    if views:
-        console.print(rows)
+    if not views:
+        return
+    fits = Measurement.get(console, console.options.update(max_width=10_000), rows).maximum <= console.width
+    if not fits:
+        rows.columns.pop()
+    console.print(rows)
+    for view, reason in zip(views, reasons, strict=True):
+        if reason and not fits:
+            console.print(f"{state_text(view.state)} {plain(view.record.name)}: {reason}")
+
+
+_COLUMNS = ("worker", "phase", "try", "state", "verdict", "since (UTC)", "reason")
 
 
 def queued(ahead: int | None) -> str:

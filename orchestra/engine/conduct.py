@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from orchestra.backend.base import Backend
 from orchestra.engine.heart import Heart
 from orchestra.engine.narrator import Narrator
-from orchestra.engine.observe import Observer, describe_lock, heartbeat_in_words, no_such_run
+from orchestra.engine.observe import Observer, no_such_run
 from orchestra.engine.settle import settle
-from orchestra.engine.vigil import Vigil
+from orchestra.engine.vigil import Vigil, heartbeat_in_words
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Superseded, Usage
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
@@ -298,7 +298,7 @@ def lock_ttl_s() -> float:
 
 
 def already_active(layout: Layout, sight: lock.LockSight, vigil: Vigil) -> NarratorAlreadyActive:
-    details = describe_lock(sight, vigil)
+    details = vigil.describe(sight)
     if sight.holder is None:
         return NarratorAlreadyActive(
             f"run {layout.run_id} is locked, and the lock ({layout.lock}) does not say by whom",

@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 from orchestra.engine.doctor import Probe
 from orchestra.engine.observe import Observer
-from orchestra.engine.place import run_ids, temporary, tmp_dir
+from orchestra.engine.place import closed, run_ids, temporary, tmp_dir
 from orchestra.errors import OrchestraError
 from orchestra.host import clock, disk, process
 from orchestra.model import checkup_run
 from orchestra.model.advice import run_words
 from orchestra.model.checkup import Check
 from orchestra.model.checkup_run import Family, Lock
-from orchestra.model.names import is_name
 from orchestra.store import lock
 from orchestra.store.layout import Layout
 from orchestra.store.publish import builder_of
@@ -60,15 +59,6 @@ def of_runs(place: Place) -> list[Probe]:
         Probe("leftover TMPDIRs", leftover_directories),
         Probe("half-built files", lambda _: [checkup_run.half_built(half_built(place))], on_root=True),
     ]
-
-
-def closed(root: str) -> list[str]:
-    """Directories that may be runs, and that this user may not look into."""
-    if not os.path.isdir(root):
-        return []
-    with os.scandir(root) as entries:
-        places = sorted(e.name for e in entries if is_name(e.name) and e.is_dir())
-    return [name for name in places if not os.access(f"{root}/{name}", os.R_OK | os.X_OK)]
 
 
 def lock_of(layout: Layout, place: Place) -> Lock:

@@ -11,8 +11,11 @@ from orchestra.engine.observe import Observer
 from orchestra.engine.printed import last_lines
 from orchestra.host import clock
 from orchestra.model.record import State, WorkerRecord
-from orchestra.model.snapshot import WorkerView
+from orchestra.model.snapshot import WorkerView, ended_alike
+from orchestra.model.throttle import never_met
+from orchestra.model.trail import parse_sentinel
 from orchestra.model.verdict import MEANING, Retry, Verdict
+from orchestra.store.publish import read_text
 
 LAST_LINES = 20
 
@@ -20,6 +23,10 @@ LAST_LINES = 20
 def explain(observer: Observer, name: str) -> dict[str, Any]:
     """Trail, attempts, verdict, evidence, retry advice; why it is deferred and since when."""
     record = observer.record_of(name)
+    if record.state == State.PLANNED:
+        from orchestra.engine.request import completed
+
+        record = record._replace(entry=completed(observer, record.entry))
     conducted = observer.conducted()
     view = observer.view(record, conducted=conducted)
     story: dict[str, Any] = {
@@ -47,21 +54,35 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         story["signs"] = observer.signs.in_detail(view)
     if view.verdict:
         story["meaning"] = MEANING[Verdict(view.verdict)]
-        if view.retry == Retry.NEVER:
-            first = (
-                "if it is wanted after all" if view.verdict == Verdict.STOPPED else "mend what is wrong, then"
-            )
+        if first := before_a_retry(view):
             story["way_out"] = f"{first}: orchestra retry {observer.layout.words} {name} (or {name} -- CMD)"
         story["evidence"] = evidence(observer, view)
     if record.deferral and view.state == State.DEFERRED:
         from orchestra.engine.deferral import deferral_story  # asks the host
 
         story["deferred"] = deferral_story(observer, record)
+        if limit := never_met(story["deferred"]["now"]):
+            spawn = f"orchestra spawn {observer.layout.words}"
+            story["way_out"] = (
+                f"a lower {limit} (ORCHESTRA_THROTTLE='{{{limit}: …}}' {spawn}), none at all "
+                f"({spawn} --no-throttle), or call it off: orchestra stop {observer.layout.words} {name}"
+            )
     events = Observer(observer.layout).log.read_new()
     story["events"] = [
         {"op": e.op, "at": e.at, "kind": e.kind} for e in events if e.data.get("worker") == name
     ]
     return story
+
+
+def before_a_retry(view: WorkerView) -> str | None:
+    """What is to be done first; None where another attempt may help as it is."""
+    if view.verdict == Verdict.STOPPED:
+        return "if it is wanted after all"
+    if view.retry == Retry.NEVER:
+        return "mend what is wrong, then"
+    if ended_alike(view):
+        return "it has ended just like that before: look at what it printed, mend what is wrong, then"
+    return None
 
 
 def lost(view: WorkerView) -> bool:
@@ -113,11 +134,19 @@ def evidence(observer: Observer, view: WorkerView) -> dict[str, Any]:
     if view.verdict == Verdict.EMPTY:
         found["expected"] = expected(observer, view.record)
     if view.verdict == Verdict.SPAWN_ERROR:
+        found["launcher_line"] = launcher_line(observer, view.record)
         path = observer.layout.launcher_log(name, view.record.attempt)
         found["launcher_said"] = last_lines(path, LAST_LINES)
     if view.leftovers:
         found["still_alive"] = list(view.leftovers)
     return found
+
+
+def launcher_line(observer: Observer, record: WorkerRecord) -> str | None:
+    """Where the launcher failed, and at which command, by the sentinel."""
+    text = read_text(observer.layout.sentinel(record.name))
+    sentinel = parse_sentinel(text) if text else None
+    return f"{sentinel.line}: {sentinel.command}" if sentinel else None
 
 
 def expected(observer: Observer, record: WorkerRecord) -> list[dict[str, Any]]:

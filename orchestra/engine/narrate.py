@@ -19,7 +19,8 @@ from orchestra.engine.spawn import candidates, intend, sort_out
 from orchestra.engine.wait import Scope, pause, wait
 from orchestra.errors import Usage
 from orchestra.host import clock
-from orchestra.model.plan import Phase
+from orchestra.model.event import CONTROL, Draft
+from orchestra.model.plan import Phase, Plan
 from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import Retry, may_gain
@@ -57,6 +58,15 @@ def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> Narr
             f"run {run} has no plan: there is nothing to conduct",
             hint=f"start workers with orchestra spawn {conductor.layout.words} --worker NAME=BRIEF -- CMD",
         )
+    if conductor.history.narration is None or conductor.history.narration.over:
+        conductor.record([Draft(CONTROL, "narration_began", {})])
+    report = _narrate(conductor, plan, tell, throttled=throttled)
+    stopped_for = report.failed if report.stopped_at else []
+    conductor.record([Draft(CONTROL, "narration_ended", {"stopped_for": stopped_for})])
+    return report
+
+
+def _narrate(conductor: Conductor, plan: Plan, tell: Tell, *, throttled: bool) -> NarrateReport:
     finished: list[str] = []
     failed: list[str] = []
     room = Room(conductor.layout.root) if throttled else None

@@ -18,7 +18,6 @@ from orchestra.host import clock
 from orchestra.model.history import History
 from orchestra.model.memory_kills import may_be_memory
 from orchestra.model.names import or_nearest
-from orchestra.model.owner import Health
 from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import Sight, Snapshot, Views, WorkerView, judge
 from orchestra.model.trail import parse_mark, parse_result, parse_sentinel
@@ -264,6 +263,11 @@ class Observer:
         sight, dead = self.lock_state()
         return sight.held and not dead
 
+    def narrating(self) -> bool:
+        """Whether the built-in narrator is, and has more of its plan to see to."""
+        narration = self.history.narration
+        return narration is not None and not narration.over and self.conducted()
+
     def conducted_elsewhere(self) -> bool:
         """Whether a narrator that cannot be seen from here, as on another host, is at work on the run."""
         sight, dead = self.lock_state()
@@ -294,7 +298,7 @@ class Observer:
             self.history.op,
             views,
             conducted,
-            describe_lock(sight, self.vigil) if sight.held else {"held": False},
+            self.vigil.describe(sight) if sight.held else {"held": False},
             self.history.seat,
             [*self._present_alerts(sight, dead, views), *reversed(self.history.alerts)],
         )
@@ -367,29 +371,12 @@ class Observer:
 
 def no_such_run(layout: Layout) -> NoSuchRun:
     try:
-        others = run_ids(os.path.dirname(layout.run_dir))
+        others = run_ids(layout.root)
     except Storage:
         others = []
+    rootless = "" if os.path.isdir(layout.root) else f" (nor is there a directory {layout.root})"
     return NoSuchRun(
-        f"there is no run at {layout.run_dir}",
+        f"there is no run at {layout.run_dir}{rootless}",
         hint=or_nearest(layout.run_id, others, "orchestra list shows the runs; orchestra init RUN makes one"),
         path=layout.run_dir,
     )
-
-
-def describe_lock(sight: lock.LockSight, vigil: Vigil) -> dict[str, object]:
-    """One that is held."""
-    if sight.holder is None:
-        return {"held": True, "readable": False}
-    told = {"held": True, "readable": True, "dead": vigil.dead(sight), **sight.holder.to_json()}
-    health = vigil.health(sight.holder)
-    if health.quiet_s is not None and health.left_s is not None:
-        told["heartbeat"] = {"quiet_s": round(health.quiet_s, 1), "ask_again_in_s": round(health.left_s, 1)}
-    return told
-
-
-def heartbeat_in_words(health: Health) -> str:
-    """Of a holder that cannot be seen: " (…)"; of another, nothing."""
-    if health.quiet_s is None:
-        return ""
-    return f" (its process cannot be seen from here; its heartbeat last changed {health.quiet_s:.0f} s ago)"

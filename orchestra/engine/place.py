@@ -48,3 +48,12 @@ def run_ids(root: str) -> list[str]:
         return []
     except OSError as error:
         raise Storage.from_os("list the runs", root, error) from error
+
+
+def closed(root: str) -> list[str]:
+    """Directories that may be runs, and that this user may not look into."""
+    if not os.path.isdir(root):
+        return []
+    with os.scandir(root) as entries:
+        places = sorted(e.name for e in entries if is_name(e.name) and e.is_dir())
+    return [name for name in places if not os.access(f"{root}/{name}", os.R_OK | os.X_OK)]

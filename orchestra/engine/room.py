@@ -26,7 +26,7 @@ from orchestra.model.reservation import (
     outstanding,
     touched,
 )
-from orchestra.model.throttle import NAMED, Signal, limits_from, pressure
+from orchestra.model.throttle import NAMED, Signal, limits_from, out_of_reach, pressure
 from orchestra.model.usage import Usage
 from orchestra.store.layout import notes_of
 from orchestra.store.note import Note
@@ -108,13 +108,14 @@ class Room:
                 held[name] = held.get(name, 0.0) + 1
             for key, amount in touched(rest, self.cpus).items():
                 held[key] = held.get(key, 0.0) + amount
-        return pressure(
+        spoke = pressure(
             sight.figures | {"max_workers": float(at_work), "starts_per_s": float(recent)},
             limits,
             first=at_work == 0,
             held=held,
             needs=touched(self._needs(entry.command), self.cpus),
         )
+        return out_of_reach(spoke, load.totals(self.root, temporary())) if spoke else spoke
 
     def _needs(self, command: Any) -> Needs:
         return needs_of(self.known, command or ())

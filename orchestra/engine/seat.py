@@ -7,8 +7,7 @@ from typing import Any
 
 from orchestra.engine.conduct import Conductor, conduct, refuse_inside_worker
 from orchestra.engine.narrator import Narrator
-from orchestra.engine.observe import heartbeat_in_words
-from orchestra.engine.vigil import Vigil, watch
+from orchestra.engine.vigil import Vigil, heartbeat_in_words, watch
 from orchestra.errors import HolderAlive, Usage
 from orchestra.model.event import ALERTS, Draft
 from orchestra.model.owner import Health, Holder

@@ -38,6 +38,19 @@ class Vigil:
         """Whether it is proved that nobody who may have the lock lives."""
         return bool(sight.holders) and all(self.health(holder).dead for holder in sight.holders)
 
+    def describe(self, sight: lock.LockSight) -> dict[str, object]:
+        """A lock that is held, for an answer."""
+        if sight.holder is None:
+            return {"held": True, "readable": False}
+        told = {"held": True, "readable": True, "dead": self.dead(sight), **sight.holder.to_json()}
+        health = self.health(sight.holder)
+        if health.quiet_s is not None and health.left_s is not None:
+            told["heartbeat"] = {
+                "quiet_s": round(health.quiet_s, 1),
+                "ask_again_in_s": round(health.left_s, 1),
+            }
+        return told
+
     def _first_sight(self, holder: Holder, beat: int) -> BeatSight:
         now = BeatSight(holder.token, beat, process.clock_id(), clock.monotonic())
         path = f"{self.layout.beat_sights(process.host_name())}{zlib.crc32(now.clock.encode()):08x}"
@@ -48,6 +61,13 @@ class Vigil:
                 publish(path, json.dumps(first.to_json()).encode() + b"\n", durable=False)
         self._seen = first
         return first
+
+
+def heartbeat_in_words(health: Health) -> str:
+    """Of a holder that cannot be seen: " (…)"; of another, nothing."""
+    if health.quiet_s is None:
+        return ""
+    return f" (its process cannot be seen from here; its heartbeat last changed {health.quiet_s:.0f} s ago)"
 
 
 def watch(layout: Layout, tell: Callable[[str], None]) -> None:

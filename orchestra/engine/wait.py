@@ -264,16 +264,27 @@ class _Wait:
         if failed and not self.scope.keep_going:
             return "failed"
         waiting = [view for view in views if not view.ended]
-        if not views:
-            return "blocked"  # nobody was ever asked for
+        if not views:  # nobody was ever asked for
+            return None if self.observer.narrating() else "blocked"
         if not waiting:
-            return "failed" if failed else "ended"
+            return None if self.more_to_come() else "failed" if failed else "ended"
         if self.scope.first and any(view.ended and self.counts(view) for view in views):
             return "ended"
         idle = (State.PLANNED,) if self.scope.drain else (State.DEFERRED, State.PLANNED)
         if all(view.state in idle or (view.gap and not self.scope.drain) for view in waiting):
             return "blocked" if not self.observer.conducted() else None
         return None
+
+    def more_to_come(self) -> bool:
+        """Whether the built-in narrator is still at work on all that is waited for, and may add to it."""
+        scope = self.scope
+        return (
+            scope.keep_going
+            and not scope.first
+            and not scope.names
+            and scope.phase is None
+            and self.observer.narrating()
+        )
 
     def counts(self, view: WorkerView) -> bool:
         """With a cursor, only what came after it; a fact that could not be recorded counts always."""

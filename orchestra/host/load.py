@@ -50,6 +50,25 @@ def figures(run_dir: str, tmp_dir: str, before: Counters | None) -> tuple[dict[s
     return found, counters
 
 
+def totals(run_dir: str, tmp_dir: str) -> dict[str, float]:
+    """What there is in all of what must be available: a limit above that is never met here."""
+    readers: dict[str, Callable[[], float]] = {
+        "memory_available": memory_total,
+        "disk_free": lambda: space_total(run_dir),
+        "tmp_free": lambda: space_total(tmp_dir),
+    }
+    found = {}
+    for key, read in readers.items():
+        with contextlib.suppress(OSError):
+            found[key] = read()
+    return found
+
+
+def memory_total() -> float:
+    host, ours = float(os.sysconf("SC_PHYS_PAGES") * _PAGE), cgroup.memory()
+    return host if ours is None else min(host, ours.limit)
+
+
 def memory_available() -> float:
     import psutil  # takes its time to come
 
@@ -59,11 +78,21 @@ def memory_available() -> float:
 
 
 def space_free(path: str) -> float:
-    """Bytes that we may still write there, at its nearest directory that is there."""
+    """Bytes that we may still write there."""
+    info = _file_system(path)
+    return float(info.f_frsize * info.f_bavail)
+
+
+def space_total(path: str) -> float:
+    info = _file_system(path)
+    return float(info.f_frsize * info.f_blocks)
+
+
+def _file_system(path: str) -> os.statvfs_result:
+    """At its nearest directory that is there."""
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
-    info = os.statvfs(path)
-    return float(info.f_frsize * info.f_bavail)
+    return os.statvfs(path)
 
 
 def pids_free() -> float:

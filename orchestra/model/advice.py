@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Sequence
 
 from orchestra.model.plan import Plan
-from orchestra.model.record import Seat, State
-from orchestra.model.snapshot import Snapshot, Views, WorkerView
+from orchestra.model.record import ENDED, Narration, Seat, State
+from orchestra.model.snapshot import Snapshot, Views, WorkerView, ended_alike
+from orchestra.model.throttle import never_met
 from orchestra.model.verdict import Retry, Verdict, may_gain
 
 MOST_NAMES = 20
@@ -20,23 +21,22 @@ def next_steps(
     about: Sequence[str] = (),
     *,
     seat: Seat = Seat.FREE,
-    stopped: Sequence[str] = (),
+    narration: Narration | None = None,
 ) -> list[str]:
     """`run` is RUN as it must stand in a command; `about`: whom the answer is about, if not all alike.
 
-    `stopped`: whose failures have ended the built-in narrator. The rules, each adding its line
-    (only what is not refused to whoever asks):
+    The rules, each adding its line (only what is not refused to whoever asks):
 
     1. A lock that does not say whose it is: unlock. Another's seat: take over.
-    2. A dead holder: any mutating command takes over; the built-in narrator goes on with the plan,
-       for others unlock does only that. Leftovers of lost workers: stop those.
-    3. Failures: explain the first (of those it is about; one that only a person can mend goes first);
-       retry those that may gain by it, or what else helps those `stopped` for. Somebody stalls: explain that.
-       Whom the plan says to: stop.
+    2. The built-in narrator died or was interrupted: it goes on with the plan. Another dead holder: any
+       mutating command takes over, and unlock does only that. Leftovers of lost workers: stop those.
+    3. Failures that nobody asked for: explain the first (of those it is about; one that only a person can
+       mend goes first, then the latest); retry those that may gain by it, or what else helps those that
+       ended the built-in narrator. Somebody stalls: explain that. Whom the plan says to: stop.
     4. Something runs: wait, from this moment on.
-    5. Something is deferred: spawn again.
+    5. Something is deferred: spawn again; where a limit is never met on this host: explain that first.
     6. A phase is over and all was well (or the plan says to continue): spawn the next. What has
-       stopped is mended: run on.
+       ended the built-in narrator is mended: run on.
     """
     steps: list[str] = []
     free = is_free(snapshot, seat)
@@ -45,46 +45,51 @@ def next_steps(
         steps.append(f"orchestra unlock {run}")
     if seat == Seat.TAKEN and not snapshot.conducted:
         steps.append(f"orchestra takeover {run}")
-    if free and (holder := present.get("dead_holder")) is not None:
-        steps.append(after_death(run, str(holder["command"]), snapshot, plan))
+    workers = snapshot.workers
+    there = set(workers.states.values())
+    unfinished = not there <= set(ENDED)
+    if free and unfinished and narration is not None and not narration.over:
+        steps.append(f"orchestra run --run {run}")
+    elif free and "dead_holder" in present:
+        steps.append(f"orchestra unlock {run}")
     if free and (left := [str(alert["worker"]) for alert in snapshot.alerts if alert["kind"] == "leftovers"]):
         steps.append(f"orchestra stop {run} {' '.join(left[:MOST_NAMES])}")  # it ends the others' as well
-    workers = snapshot.workers
     failed = workers.among(State.FAILED)
     stalled = workers.among(State.STALLED)
     ours = [v for v in failed if v.record.name in about] or failed
-    for view in sorted(ours, key=lambda v: may_gain(v.retry))[:1] + stalled[:1]:
+    unasked = [v for v in ours if v.verdict != Verdict.STOPPED]
+    for view in sorted(unasked, key=lambda v: (may_gain(v.retry), -v.record.op))[:1] + stalled[:1]:
         steps.append(f"orchestra explain {run} {view.record.name}")
+    stopped_for = [v for v in failed if narration is not None and has_ended(narration, v)]
     if free:
-        steps += mend_steps(run, [v for v in failed if v.record.name in stopped or worth_proposing(v)])
+        steps += mend_steps(run, [v for v in failed if v in stopped_for or worth_proposing(v)])
     if free and (over := [v.record.name for v in stalled if v.to_be_ended]):
         steps.append(f"orchestra stop {run} {' '.join(over[:MOST_NAMES])}")
-    there = set(workers.states.values())
     at_work = there & {State.RUNNING, State.STALLED}
     if at_work or (snapshot.conducted and State.SPAWNING in there):
         steps.append(f"orchestra wait {run} --since {snapshot.op}")
-    if free and (State.DEFERRED in there or any(v.gap for v in workers.among(State.SPAWNING))):
+    deferred = [v.record for v in workers.among(State.DEFERRED)] if free else []
+    if hopeless := [r.name for r in deferred if r.deferral and never_met(r.deferral.signals)]:
+        steps.append(f"orchestra explain {run} {hopeless[0]}")
+    if deferred or (free and any(v.gap for v in workers.among(State.SPAWNING))):
         steps.append(f"orchestra spawn {run}")
     go_on = free and (not failed or (plan is not None and plan.on_failure == "continue"))
     phase = next_phase(workers, plan) if go_on else None
     if phase is not None:
         steps.append(f"orchestra spawn {run} --phase {phase}")
-    if stopped and free:
+    if free and narration is not None and narration.stopped_for and (unfinished or stopped_for):
         steps.append(f"orchestra run --run {run}")
     return steps
+
+
+def has_ended(narration: Narration, view: WorkerView) -> bool:
+    """Whether this failure ended the built-in narrator, and nothing was done about it since."""
+    return view.record.name in narration.stopped_for and view.record.op <= narration.op
 
 
 def is_free(snapshot: Snapshot, seat: Seat) -> bool:
     """Whether what changes the run is not refused to whoever asks."""
     return not snapshot.conducted and seat == Seat.FREE
-
-
-def after_death(run: str, command: str, snapshot: Snapshot, plan: Plan | None) -> str:
-    """Once the holder of the lock, at work on `command`, is dead."""
-    over = all(view.ended for view in snapshot.workers)
-    return (
-        f"orchestra run --run {run}" if command == "run" and plan and not over else f"orchestra unlock {run}"
-    )
 
 
 def mend_steps(run: str, failed: Sequence[WorkerView]) -> list[str]:
@@ -108,10 +113,7 @@ def worth_proposing(view: WorkerView) -> bool:
     record = view.record
     if not may_gain(view.retry):
         return False
-    if record.attempt <= (record.entry.retries or 0) or not record.failures:
-        return True
-    before = record.failures[-1]
-    return (before["verdict"], before["reason"]) != (view.verdict, view.reason)
+    return record.attempt <= (record.entry.retries or 0) or not ended_alike(view)
 
 
 def after_error(code: str, verb: str, run: str) -> list[str]:

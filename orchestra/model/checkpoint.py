@@ -1,6 +1,6 @@
 """`state.json`: the run at a glance, and the fold of its log so far, to go on from.
 
-    {"version":3,"run":"night-1","op":7,"epoch":2,…,"offset":4711,"behind":"…","body":"89abcdef","crc":"01234567",
+    {"version":4,"run":"night-1","op":7,"epoch":2,…,"offset":4711,"behind":"…","body":"89abcdef","crc":"01234567",
     "plan":{…},
     "states":{"W1":"done",…},
     "workers":{
@@ -31,12 +31,12 @@ from typing import Any, NamedTuple
 from orchestra.model.event import Place, json_bytes
 from orchestra.model.history import History
 from orchestra.model.plan import WorkerEntry, entry_from_json, entry_to_json
-from orchestra.model.record import Deferral, State, StopMeant, WorkerRecord
+from orchestra.model.record import Deferral, Narration, State, StopMeant, WorkerRecord
 from orchestra.model.snapshot import WorkerView, from_log
 from orchestra.model.trail import process_from_json
 from orchestra.model.workers import TRAITS, Saved, Workers
 
-VERSION = 3
+VERSION = 4
 
 _HEAD_END = re.compile(rb',"crc":"([0-9a-f]{8})",\Z')
 _BODY = re.compile(rb'"plan":(.*),\n"states":(.*),\n"workers":\{\n')
@@ -72,6 +72,7 @@ def render(
         "seat": history.seat,
         "seat_since": history.seat_since,
         "unseated": sorted(history.unseated),
+        "narration": history.narration,
         "created": history.created,
         "base": history.base,
         "plan_sha256": history.plan_sha256,
@@ -181,6 +182,8 @@ def parse(data: bytes) -> Checkpoint | None:
     history.plan_json = None if plan == b"null" else plan
     history.seat, history.seat_since = head["seat"], head["seat_since"]
     history.unseated = set(head["unseated"])
+    if (narration := head["narration"]) is not None:
+        history.narration = Narration(narration[0], tuple(narration[1]), narration[2])
     history.alerts = head["alerts"]
     history.workers = Workers(_saved(states, text, head))
     return Checkpoint(Place(head["offset"], head["behind"]), history)

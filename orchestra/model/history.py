@@ -14,7 +14,7 @@ from orchestra.model import event as log
 from orchestra.model.brief import long_brief_sha256
 from orchestra.model.event import ALERTS, COMMANDS, Event
 from orchestra.model.plan import Plan, WorkerEntry, entry_from_json, plan_from_json
-from orchestra.model.record import ENDED, Deferral, Seat, State, StopMeant, WorkerRecord
+from orchestra.model.record import ENDED, Deferral, Narration, Seat, State, StopMeant, WorkerRecord
 from orchestra.model.trail import process_from_json
 from orchestra.model.verdict import Verdict
 from orchestra.model.workers import Workers
@@ -40,6 +40,7 @@ class History:
         self.seat: str | None = None
         self.seat_since: str | None = None
         self.unseated: set[str] = set()
+        self.narration: Narration | None = None
         self.alerts: list[dict[str, Any]] = []
         self.whole = True  # False: cut short in the middle of a fact, so that it must not be kept
         self._drafts: dict[str, Draft] = {}
@@ -202,12 +203,22 @@ def _seat_taken(history: History, event: Event) -> None:
     history.seat_since = event.at
 
 
+def _narration_began(history: History, event: Event) -> None:
+    history.narration = Narration(False, (), event.op)
+
+
+def _narration_ended(history: History, event: Event) -> None:
+    history.narration = Narration(True, tuple(event.data.get("stopped_for", ())), event.op)
+
+
 _FOLDS: dict[str, Callable[[History, Event], None]] = {
     "run_created": _run_created,
     "spawn_intended": _spawn_intended,
     "retry_intended": _retry_intended,
     "leftovers_ended": _leftovers_ended,
     "seat_taken": _seat_taken,
+    "narration_began": _narration_began,
+    "narration_ended": _narration_ended,
 }
 
 

@@ -30,6 +30,14 @@ class Seat(StrEnum):
     LOST = "lost"  # somebody took over from them
 
 
+class Narration(NamedTuple):
+    """How far the built-in narrator got when it was last at work."""
+
+    over: bool  # False: it is at work, or was interrupted, or died
+    stopped_for: tuple[str, ...]  # whose failures ended it before the plan's end
+    op: int  # of its last word
+
+
 class Deferral(NamedTuple):
     """Why a worker has not been started, in figures."""
 

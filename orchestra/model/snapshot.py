@@ -141,7 +141,7 @@ def _from_record(record: WorkerRecord) -> WorkerView:
 
 
 def _spawn_error(record: WorkerRecord, sentinel: Sentinel) -> WorkerView:
-    reason = f"{sentinel.reason} (launcher line {sentinel.line}: {sentinel.command})"
+    reason = f"{sentinel.reason} (launcher line {sentinel.line})"
     return WorkerView(
         record,
         State.FAILED,
@@ -247,6 +247,12 @@ def ending(view: WorkerView) -> dict[str, Any]:
         "retry": view.retry,
         **({"leftovers": list(view.leftovers)} if view.leftovers else {}),
     }
+
+
+def ended_alike(view: WorkerView) -> bool:
+    """Whether the attempt before it ended in the very same way."""
+    earlier = view.record.failures[-1:]
+    return any((e["verdict"], e["reason"]) == (view.verdict, view.reason) for e in earlier)
 
 
 def from_log(record: WorkerRecord) -> WorkerView:

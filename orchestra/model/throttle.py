@@ -12,7 +12,7 @@ Being short of room is an answer with figures, never an error. The rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 MIB = 1024.0**2
@@ -65,11 +65,14 @@ class Signal(NamedTuple):
     measured: float
     held: float = 0.0  # by those that have just started
     needs: float = 0.0  # by this one
+    total: float | None = None  # all that there is, where that is less than the limit: it is never met here
 
     def to_json(self) -> dict[str, Any]:
         told = {"signal": self.signal, "value": self.value, "limit": self.limit}
         if self.held or self.needs:
             told |= {"measured": self.measured, "held": self.held, "needs": self.needs}
+        if self.total is not None:
+            told["total"] = self.total
         return told
 
 
@@ -116,9 +119,24 @@ def pressure(
     return spoke
 
 
+def out_of_reach(spoke: list[Signal], totals: Figures) -> list[Signal]:
+    """The signals, with the total where the limit is above it. `totals`: all that there is, by limit."""
+    return [
+        signal._replace(total=total)
+        if (total := totals.get(signal.signal)) is not None and total < signal.limit
+        else signal
+        for signal in spoke
+    ]
+
+
+def never_met(signals: Iterable[Mapping[str, Any]]) -> str | None:
+    """The first of these signals, as JSON has them, that can never be silent here."""
+    return next((str(signal["signal"]) for signal in signals if "total" in signal), None)
+
+
 def describe(spoke: list[Signal]) -> str:
     """One sentence with every figure."""
-    return "no room now: " + "; ".join(describe_one(signal) for signal in spoke)
+    return "no room: " + "; ".join(describe_one(signal) for signal in spoke)
 
 
 def describe_one(spoke: Signal) -> str:
@@ -134,7 +152,8 @@ def describe_one(spoke: Signal) -> str:
     if spoke.needs:
         shares.append(f"{shown(spoke.needs)} for this one")
     wanted = "wanted" if limit.wants == "at least" else "allowed"
-    return ", ".join([text, *shares, f"{limit.wants} {shown(spoke.limit)} {wanted}"])
+    told = ", ".join([text, *shares, f"{limit.wants} {shown(spoke.limit)} {wanted}"])
+    return told if spoke.total is None else f"{told}, never met here ({shown(spoke.total)} in all)"
 
 
 def format_figure(limit: Limit, value: float) -> str:

@@ -264,10 +264,10 @@ def test_another_plan_for_the_same_run_is_name_taken(night: Root, tmp_path: Path
 # --- people ----------------------------------------------------------------------------------
 
 
-def on_a_terminal(root: Root, *words: str) -> tuple[int, str]:
+def on_a_terminal(root: Root, *words: str, columns: int = 120) -> tuple[int, str]:
     """Exit status and what a terminal shows."""
     ours, theirs = pty.openpty()
-    env = clean_environment(ORCHESTRA_ROOT=str(root.path), TERM="xterm", COLUMNS="120")
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path), TERM="xterm", COLUMNS=str(columns))
     process = subprocess.Popen(
         orchestra_argv(*words), env=env, cwd=root.path, stdin=theirs, stdout=theirs, stderr=theirs
     )
@@ -291,7 +291,7 @@ SHOWN = {
     "explain": (["explain", "night", "Bad"], ("✗", "exit_code", "next: ")),
     "logs": (["logs", "night", "Good"], ("fine",)),
     "spawn": (["spawn", "night", "--phase", "b", "--dry-run", "--no-throttle"], ("▶", "Later")),
-    "stop": (["stop", "night"], ("Good", "done")),
+    "stop": (["stop", "night"], ("2 had ended before",)),
     "list": (["list"], ("night",)),
     "unlock": (["unlock", "night"], ("not locked",)),
     "an error": (["status", "day"], ("orchestra: ", "there is no run at")),
@@ -417,3 +417,13 @@ def test_completion_prints_a_script(tmp_path: Path, shell: str) -> None:
     answer = Root(tmp_path)("completion", shell)
     assert answer.code == 0
     assert "_ORCHESTRA_COMPLETE" in answer.stdout
+
+
+def test_a_reason_that_does_not_fit_stands_below_the_table(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["/no/such/place/for/a/command/of/some/length"]})
+    _, wide = on_a_terminal(root, "status", "r", columns=200)
+    _, narrow = on_a_terminal(root, "status", "r", columns=80)
+    assert "reason" in wide and "reason" not in narrow
+    for shown in (wide, narrow):
+        assert "command not found or not executable" in shown

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 
 from conftest import Root, wait_until
 
@@ -26,6 +28,60 @@ def test_where_a_plan_stopped_what_helps_comes_before_going_on(root: Root) -> No
     root("retry", "r", "Typo", "--", "true")
     root("retry", "r", "Three", "--", "true")
     assert root("run", "--run", "r", "--no-throttle").json["counts"]["done"] == 3
+
+
+def test_status_offers_what_the_built_in_narrator_offered_until_something_was_done(root: Root) -> None:
+    root.init("r", STOPS)
+    told = root("run", "--run", "r", "--no-throttle").json["next"]
+    assert root("status", "r").json["next"] == told
+    for _ in range(2):  # it ends just like that again
+        root("retry", "r", "Three")
+        root("wait", "r", "--for", "Three")
+    assert "orchestra retry r Three" not in root("status", "r").json["next"]
+    root("retry", "r", "Typo", "--", "true")
+    root("retry", "r", "Three", "--", "true")
+    root("wait", "r")
+    assert root("status", "r").json["next"] == ["orchestra spawn r --phase q", "orchestra run --run r"]
+    root("spawn", "r", "--phase", "q", "--no-throttle")
+    root("wait", "r")
+    assert root("status", "r").json["next"] == []
+
+
+def test_a_failure_that_nobody_asked_for_is_explained_first_and_an_end_that_was_asked_for_never(
+    root: Root,
+) -> None:
+    root.init("r")
+    root.spawn("r", {"Stopped": ["sleep", "300"]})
+    assert not [s for s in root("stop", "r", "--grace", "1").json["next"] if "explain" in s]
+    root.spawn("r", {"Old": ["false"]})
+    root("wait", "r", "--for", "Old")
+    root.spawn("r", {"New": ["false"]})
+    root("wait", "r", "--for", "New")
+    assert root("status", "r").json["next"][0] == "orchestra explain r New"
+
+
+def test_a_limit_that_is_never_met_here_is_told_so_with_the_ways_out(root: Root) -> None:
+    root.init("r")
+    row = {"name": "W", "brief": "b", "command": ["true"], "throttle": {"memory_available": "64TiB"}}
+    answer = root("spawn", "r", "--from", "-", stdin=json.dumps([row]))
+    [deferred] = answer.json["deferred"]
+    assert "never met here" in deferred["reason"]
+    [signal_] = deferred["signals"]
+    assert signal_["value"] < signal_["total"] < signal_["limit"]
+    assert answer.json["next"] == ["orchestra explain r W", "orchestra spawn r"]
+    way_out = root("explain", "r", "W").json["worker"]["way_out"]
+    assert all(word in way_out for word in ("memory_available", "--no-throttle", "orchestra stop r W"))
+    assert root("spawn", "r", env={"ORCHESTRA_THROTTLE": "{memory_available: 1B}"}).names("spawned") == ["W"]
+
+
+def test_people_are_told_what_is_next_after_an_error_too(root: Root) -> None:
+    root.init("r", QUIET)
+    running = root.start("run", "--run", "r", "--text", stderr=subprocess.PIPE)
+    wait_until(lambda: root("status", "r").json["counts"]["running"], "the worker to run")
+    running.send_signal(signal.SIGINT)
+    assert running.communicate()[1].splitlines()[-1] == "next: orchestra run --run r"
+    assert root("status", "r").json["next"][0] == "orchestra run --run r"
+    root("stop", "r", "--grace", "1")
 
 
 def test_who_is_not_in_the_seat_takes_over_first(root: Root) -> None:
@@ -56,6 +112,8 @@ def test_a_dead_built_in_narrator_is_followed_by_another(root: Root) -> None:
     wait_until(lambda: root("status", "r").json["counts"]["running"], "the worker to run")
     os.kill(running.pid, signal.SIGKILL)
     running.communicate()
+    assert root("status", "r").json["next"][0] == "orchestra run --run r"
+    assert root("unlock", "r").json["next"][0] == "orchestra run --run r"
     assert root("status", "r").json["next"][0] == "orchestra run --run r"
     root("stop", "r", "--grace", "1")
 

@@ -180,3 +180,26 @@ def test_a_plan_whose_name_is_no_run_id_needs_a_run(root: Root) -> None:
     assert (refused.code, refused.json["error"]["code"]) == (2, "usage")
     assert "--run" in refused.json["error"]["hint"]
     assert root("run", str(plan), "--run", "mine", "--no-throttle").json["run"] == "mine"
+
+
+def test_who_follows_the_whole_run_hears_all_of_it_and_ends_with_it(root: Root) -> None:
+    first = f'{GATE}; if [ "$ORCHESTRA_ATTEMPT" = 1 ]; then exit 3; fi'
+    plan = write_plan(root, {"one": {"A": first}, "two": {"B": RAN}}, retries=1)
+    root("init", "night", "--plan", plan)
+    running = root.start("run", "--run", "night", stdout=subprocess.PIPE)
+    wait_until(lambda: root("status", "night").json["counts"]["running"], "the worker")
+    following = root.start(
+        "wait", "night", "--follow", "--keep-going", "--timeout", "60", stdout=subprocess.PIPE
+    )
+    assert following.stdout is not None
+    assert json.loads(following.stdout.readline())["worker"]["name"] == "A"
+    (root.path / "go").touch()
+    lines = [json.loads(line) for line in following.communicate(timeout=60)[0].splitlines()]
+    ends = [
+        (row["name"], row["attempt"], row["state"])
+        for row in (line["worker"] for line in lines if "worker" in line)
+        if row["state"] in ("done", "failed")
+    ]
+    assert ends == [("A", 1, "failed"), ("A", 2, "done"), ("B", 1, "done")]
+    assert (following.returncode, lines[-1]["outcome"]) == (0, "ended")
+    assert answer_of(running).code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -115,3 +116,67 @@ def test_a_resumed_run_names_who_failed_in_its_last_words(root: Root) -> None:
 def test_help_shows_what_stands_behind_the_dashes(root: Root) -> None:
     for verb in ("spawn", "retry"):
         assert "[-- CMD ...]" in root(verb, "--help").stdout.splitlines()[0]
+
+
+def test_the_log_of_one_that_never_ran_says_so(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["no-such-command"]})
+    shown = root("logs", "r", "W", "--text")
+    assert "W never ran: spawn_error: command not found" in shown.stderr
+    assert shown.stderr.splitlines()[-1] == "next: orchestra explain r W"
+    assert root("logs", "r", "W").json["next"] == ["orchestra explain r W"]
+
+
+def test_explain_has_the_plans_word_for_one_that_is_planned(root: Root, tmp_path: Path) -> None:
+    root.init("r", "command: [cat]\ntimeout: 45m\nphases:\n- {name: p, workers: [{name: W, brief: b}]}\n")
+    story = root("explain", "r", "W").json["worker"]
+    assert (story["command"], story["timeout_s"], story["cwd"]) == (["cat"], 2700, str(tmp_path))
+
+
+def test_explain_says_what_to_do_before_a_third_attempt_that_would_end_alike(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["false"]})
+    root("wait", "r")
+    assert "way_out" not in root("explain", "r", "W").json["worker"]
+    root("retry", "r")
+    root("wait", "r")
+    assert "just like that before" in root("explain", "r", "W").json["worker"]["way_out"]
+
+
+def test_explain_shows_where_in_the_launcher_a_start_failed(root: Root) -> None:
+    root.init("r")
+    [failed] = root.spawn("r", {"W": ["no-such-command"]}).json["failed"]
+    evidence = root("explain", "r", "W").json["worker"]["evidence"]
+    assert evidence["launcher_line"] == f"{failed['line']}: {failed['command']}"
+    assert failed["reason"].endswith(f"(launcher line {failed['line']})")
+
+
+def test_a_plan_in_the_place_of_a_run_is_no_run(root: Root, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("phases: []\n")
+    error = root("init", "plan.yaml", cwd=tmp_path).json["error"]
+    assert (error["code"], error["hint"]) == ("usage", "orchestra init RUN --plan plan.yaml")
+    assert not root.path.exists() or not list(root.path.iterdir())
+
+
+def test_list_says_where_it_looked_and_what_it_left_out(root: Root, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert f"{nowhere}: there is no such directory" in root("--root", str(nowhere), "list", "--text").stdout
+    assert "nor is there a directory" in root("--root", str(nowhere), "status", "r").json["error"]["message"]
+    for run in ("a", "b", "c"):
+        root.init(run)
+    assert "… and 2 more" in root("list", "--limit", "1", "--text").stdout
+
+
+def test_people_read_events_as_json(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["true"]})
+    for line in root("events", "r", "--text").stdout.splitlines():
+        rest = line.partition("{")
+        assert isinstance(json.loads(rest[1] + rest[2]), dict)
+
+
+@pytest.mark.parametrize("words", [("wc", "-w"), ("wc",)])
+def test_a_command_without_its_dashes_is_told_where_it_belongs(root: Root, words: tuple[str, ...]) -> None:
+    root.init("r")
+    hint = root("spawn", "r", *words).json["error"]["hint"]
+    assert "a worker's command goes behind --" in hint

@@ -69,7 +69,7 @@ def test_a_signal_tells_its_figure_its_limit_and_the_shares() -> None:
         "needs": 1.5 * 2**30,
     }
     assert describe([signal]) == (
-        "no room now: memory available 3GiB, 1GiB held for those that have just started, "
+        "no room: memory available 3GiB, 1GiB held for those that have just started, "
         "1.5GiB for this one, at least 1GiB wanted"
     )
 
@@ -86,7 +86,7 @@ def test_every_limit_that_speaks_is_told() -> None:
 def test_processes_by_name_are_counted_under_their_name() -> None:
     limits = limits_from({"processes.claude": 2})
     [signal] = pressure({"processes.claude": 2.0}, limits, first=True, held=NOTHING, needs=NOTHING)
-    assert describe([signal]) == "no room now: processes named claude 2, at most 2 allowed"
+    assert describe([signal]) == "no room: processes named claude 2, at most 2 allowed"
 
 
 def test_what_is_laid_over_later_wins() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from typing import Annotated, Any
 
 import click
@@ -59,7 +60,12 @@ def show(session: Session, event: Event, full: bool) -> None:
         session.line(row)
         return
     rest = {key: value for key, value in row.items() if key not in ("op", "at", "topic", "kind", "epoch")}
-    print(f"{event.op:>5} {event.at} {event.topic}/{event.kind} {rest}")
+    told = printable(json.dumps(rest, ensure_ascii=False)) if rest else ""
+    print(f"{event.op:>5} {event.at} {event.topic}/{event.kind} {told}".rstrip())
+
+
+def printable(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def shortened(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from typing import Annotated
 
 import click
@@ -10,6 +12,7 @@ import typer
 from orchestra.cli.options import Run, session_of
 from orchestra.engine.create import create
 from orchestra.engine.observe import Observer
+from orchestra.errors import Usage
 from orchestra.model.advice import next_phase
 
 
@@ -30,6 +33,11 @@ def init_(
       orchestra init night-1 --plan plan.yaml
     """
     session = session_of(ctx)
+    if plan is None and run.endswith((".yaml", ".yml")) and os.path.isfile(run):
+        raise Usage(
+            f"{run} is a file: a plan, it seems, not the name of a run",
+            hint=f"orchestra init RUN --plan {shlex.quote(run)}",
+        )
     layout = session.locate(run)
     made = create(layout, session.narrator, plan)
     observer = Observer(layout).open()

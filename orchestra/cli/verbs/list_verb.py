@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from orchestra.cli.options import session_of
 from orchestra.engine.listing import list_runs
+from orchestra.engine.place import closed
 
 
 def list_(
@@ -25,9 +27,11 @@ def list_(
     """
     session = session_of(ctx)
     rows, total = list_runs(session.root, limit)
+    unreadable = closed(session.root)
     body = {
         "root": session.root,
         "runs": rows,
+        "closed": unreadable,
         "truncated": {"runs": total - len(rows)} if total > len(rows) else False,
     }
     steps = [f"orchestra status {rows[0]['run']}"] if rows else ["orchestra init first"]
@@ -38,6 +42,13 @@ def list_(
         from orchestra.cli.text import show_runs
 
         show_runs(rows)
+        if len(rows) < total:
+            print(f"… and {total - len(rows)} more (--limit 0 shows all)")
+        if unreadable:
+            print(f"not looked into (no permission): {', '.join(unreadable)}")
+        if not rows:
+            gone = "" if os.path.isdir(session.root) else ": there is no such directory"
+            print(f"looked in {os.path.abspath(session.root)}{gone}")
 
     session.answer(body, steps, text)
     return 0

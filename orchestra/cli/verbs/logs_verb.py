@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from typing import Annotated
 
@@ -13,7 +12,9 @@ from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.observe import Observer
 from orchestra.engine.printed import follow, log_of, tail
 from orchestra.errors import Usage
-from orchestra.model.record import WorkerRecord
+from orchestra.model.record import State, WorkerRecord
+from orchestra.model.snapshot import WorkerView
+from orchestra.model.verdict import Verdict
 
 LIMIT_BYTES = 64 * 1024
 
@@ -57,6 +58,9 @@ def logs_(
                 sys.stdout.flush()
         return 0
     text, cut = tail(path, lines, LIMIT_BYTES)
+    view = observer.view(record) if record.state != State.PLANNED else WorkerView(record, State.PLANNED)
+    of_the_last = attempt in (None, record.attempt)
+    steps = steps_after(session.words, view) if of_the_last else []
     body = {
         "worker": name,
         "attempt": attempt or record.attempt,
@@ -69,14 +73,29 @@ def logs_(
     def show() -> None:
         sys.stdout.write(text)
         if not text:
-            why = "was not started yet" if not os.path.exists(path) else f"has printed nothing to {stream}"
-            print(f"orchestra: {name} {why}", file=sys.stderr)
+            why = why_nothing(view) if of_the_last else f"printed nothing to {stream}"
+            lines = [f"orchestra: {name} {why or f'has printed nothing to {stream}'}"]
+            print("\n".join(lines + [f"next: {step}" for step in steps]), file=sys.stderr)
 
     if session.as_json:
-        session.answer(body, [])
+        session.answer(body, steps)
     else:
         show()
     return 0
+
+
+def why_nothing(view: WorkerView) -> str | None:
+    """Why a worker cannot have printed anything, if that is so."""
+    if view.verdict == Verdict.SPAWN_ERROR or (view.ended and view.started_at is None):
+        return f"never ran: {view.verdict}: {view.reason}"
+    return None if view.ended or view.at_work else f"was not started yet ({view.state})"
+
+
+def steps_after(words: str, view: WorkerView) -> list[str]:
+    name = view.record.name
+    if view.at_work:
+        return [f"orchestra logs {words} {name} --follow"]
+    return [f"orchestra explain {words} {name}"] if view.state != State.DONE else []
 
 
 def check_attempt(record: WorkerRecord, attempt: int | None, *, following: bool) -> None:

@@ -89,9 +89,8 @@ def run_(
             print(f"failed: {', '.join(report.failed)}")
         print(f"{layout.run_dir}: {in_words(snapshot.counts())}")
 
-    stopped = report.failed if report.stopped_at else []
-    steps = session.next_steps(conductor, snapshot, stopped, stopped)
-    session.answer(body, steps, text)
+    about = report.failed if report.stopped_at else []
+    session.answer(body, session.next_steps(conductor, snapshot, about), text)
     return 1 if report.failed else 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from orchestra.engine.observe import Observer
 from orchestra.engine.stop import stop, stop_unrecorded
 from orchestra.errors import Storage
 from orchestra.model.launcher import GRACE_S
+from orchestra.model.verdict import Verdict
 
 
 def stop_(
@@ -60,9 +61,13 @@ def stop_(
         from orchestra.cli.text import noted
 
         for row in report.stopped:
-            print(f"{row['name']}: {row['state']} ({row['verdict'] or 'had just ended'})")
-        for row in report.already:
-            print(f"{row['name']}: {noted(row)}")
+            ended = row["verdict"] == Verdict.STOPPED
+            print(f"{row['name']}: {'stopped' if ended else in_full(row)}")
+        if names:
+            for row in report.already:
+                print(f"{row['name']}: {noted(row)}")
+        elif report.already:
+            print(f"{len(report.already)} had ended before")
         for row in report.alive:
             print(f"{row['name']}: could not be ended: pids {', '.join(map(str, row['pids']))}")
         if not report.stopped and not report.already:
@@ -70,3 +75,9 @@ def stop_(
 
     session.answer(body, steps, text)
     return 1 if report.alive else 0
+
+
+def in_full(row: dict[str, Any]) -> str:
+    """How one that was to be stopped has ended by itself."""
+    verdict = f": {row['verdict']}" if row["verdict"] else ""
+    return f"had just ended, {row['state']}{verdict}"
