@@ -47,6 +47,7 @@ VERBS = {
 
 
 TAKE_COMMAND = ("spawn", "retry")  # a worker's, behind --
+ONLY_LOOK = ("status", "explain", "logs", "list", "host", "doctor", "events", "completion")
 
 
 class TakesCommand(TyperCommand):
@@ -238,7 +239,11 @@ def run(argv: list[str], noted: Sequence[int] = ()) -> int:
     except OrchestraError as error:
         return tell(session, words, error.to_json(), error.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        hint = "what was started runs on; the next command takes up from here"
+        hint = (
+            "nothing was changed"
+            if session.verb in ONLY_LOOK
+            else "what was started runs on; the next command takes up from here"
+        )
         error_json = {"code": "interrupted", "message": "interrupted", "hint": hint}
         return tell(session, words, error_json, INTERRUPTED)
     except BrokenPipeError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.place import locate
 from orchestra.host import clock
-from orchestra.model.advice import next_steps, run_words
+from orchestra.model.advice import Standing, next_steps, run_words
 from orchestra.model.event import json_bytes
 from orchestra.store.layout import Layout
 
@@ -51,10 +51,13 @@ class Session:
         return layout
 
     def next_steps(self, observer: Observer, snapshot: Snapshot, about: Sequence[str] = ()) -> list[str]:
-        """What makes sense now, for whoever calls."""
+        """What makes sense now, for whoever calls; `about`: whom the answer is about."""
+        return next_steps(self.standing(observer, snapshot, about))
+
+    def standing(self, observer: Observer, snapshot: Snapshot, about: Sequence[str] = ()) -> Standing:
         history = observer.history
         seat = history.seat_for(self.narrator.id)
-        return next_steps(self.words, snapshot, history.plan, about, seat=seat, narration=history.narration)
+        return Standing(self.words, snapshot, history.plan, about, seat, history.narration)
 
     def envelope(self, body: dict[str, Any], steps: list[str]) -> dict[str, Any]:
         head: dict[str, Any] = {"ok": "error" not in body, "command": self.verb}

@@ -63,7 +63,7 @@ def show_workers(
     rows = table(*_COLUMNS[:4], *["progress"] * bool(far), *_COLUMNS[4:])
     for view, reason in zip(views, reasons, strict=True):
         record = view.record
-        since = ((view.ended and view.ended_at) or record.since)[11:19]
+        since = ((view.ended and view.ended_at) or record.since)[5:19].replace("T", " ")
         rows.add_row(
             plain(record.name),
             plain(record.phase or ""),

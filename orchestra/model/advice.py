@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from orchestra.model.plan import Plan
 from orchestra.model.record import ENDED, Narration, Seat, State
@@ -14,82 +15,149 @@ from orchestra.model.verdict import Retry, Verdict, may_gain
 MOST_NAMES = 20
 
 
-def next_steps(
-    run: str,
-    snapshot: Snapshot,
-    plan: Plan | None,
-    about: Sequence[str] = (),
-    *,
-    seat: Seat = Seat.FREE,
-    narration: Narration | None = None,
-) -> list[str]:
-    """`run` is RUN as it must stand in a command; `about`: whom the answer is about, if not all alike.
+class Standing(NamedTuple):
+    """What the rules look at."""
 
-    The rules, each adding its line (only what is not refused to whoever asks):
+    run: str  # RUN as it must stand in a command
+    snapshot: Snapshot
+    plan: Plan | None = None
+    about: Sequence[str] = ()  # whom the answer is about, if not all alike
+    seat: Seat = Seat.FREE
+    narration: Narration | None = None
 
-    1. A lock that does not say whose it is: unlock. Another's seat: take over.
-    2. The built-in narrator died or was interrupted: it goes on with the plan. Another dead holder: any
-       mutating command takes over, and unlock does only that. Leftovers of lost workers: stop those.
-    3. Failures that nobody asked for: explain the first (of those it is about; one that only a person can
-       mend goes first, then the latest); retry those that may gain by it, or what else helps those that
-       ended the built-in narrator. Somebody stalls: explain that. Whom the plan says to: stop.
-    4. Something runs: wait, from this moment on.
-    5. Something is deferred: spawn again; where a limit is never met on this host: explain that first.
-    6. A phase is over and all was well (or the plan says to continue): spawn the next. What has
-       ended the built-in narrator is mended: run on.
+    @property
+    def free(self) -> bool:
+        """Whether what changes the run is not refused to whoever asks."""
+        return not self.snapshot.conducted and self.seat == Seat.FREE
+
+    @property
+    def states(self) -> set[str]:
+        return set(self.snapshot.workers.states.values())
+
+    @property
+    def unfinished(self) -> bool:
+        return not self.states <= set(ENDED)
+
+    def among(self, *states: State) -> list[WorkerView]:
+        return self.snapshot.workers.among(*states)
+
+    def present(self, kind: str) -> list[dict[str, Any]]:
+        """Alerts of what is wrong at this moment."""
+        return [a for a in self.snapshot.alerts if a["kind"] == kind and "op" not in a]
+
+    def stopped_narrator(self, view: WorkerView) -> bool:
+        """Whether this failure ended the built-in narrator, and nothing was done about it since."""
+        narration = self.narration
+        return (
+            narration is not None
+            and view.record.name in narration.stopped_for
+            and view.record.op <= narration.op
+        )
+
+
+def next_steps(standing: Standing) -> list[str]:
+    """The lines of all rules, in their order; nothing that would be refused to whoever asks."""
+    return [step for rule in RULES for step in rule(standing)]
+
+
+def free_the_lock(s: Standing) -> Iterator[str]:
+    """A lock that does not say whose it is: unlock."""
+    if s.present("unreadable_lock"):
+        yield f"orchestra unlock {s.run}"
+
+
+def take_the_seat(s: Standing) -> Iterator[str]:
+    """It is another's: take over."""
+    if s.seat == Seat.TAKEN and not s.snapshot.conducted:
+        yield f"orchestra takeover {s.run}"
+
+
+def after_a_death(s: Standing) -> Iterator[str]:
+    """The built-in narrator died or was interrupted: it goes on with the plan. Another dead holder:
+    any mutating command takes over, and unlock does only that.
     """
-    steps: list[str] = []
-    free = is_free(snapshot, seat)
-    present = {alert["kind"]: alert for alert in snapshot.alerts if "op" not in alert}
-    if "unreadable_lock" in present:
-        steps.append(f"orchestra unlock {run}")
-    if seat == Seat.TAKEN and not snapshot.conducted:
-        steps.append(f"orchestra takeover {run}")
-    workers = snapshot.workers
-    there = set(workers.states.values())
-    unfinished = not there <= set(ENDED)
-    if free and unfinished and narration is not None and not narration.over:
-        steps.append(f"orchestra run --run {run}")
-    elif free and "dead_holder" in present:
-        steps.append(f"orchestra unlock {run}")
-    if free and (left := [str(alert["worker"]) for alert in snapshot.alerts if alert["kind"] == "leftovers"]):
-        steps.append(f"orchestra stop {run} {' '.join(left[:MOST_NAMES])}")  # it ends the others' as well
-    failed = workers.among(State.FAILED)
-    stalled = workers.among(State.STALLED)
-    ours = [v for v in failed if v.record.name in about] or failed
-    unasked = [v for v in ours if v.verdict != Verdict.STOPPED]
-    for view in sorted(unasked, key=lambda v: (may_gain(v.retry), -v.record.op))[:1] + stalled[:1]:
-        steps.append(f"orchestra explain {run} {view.record.name}")
-    stopped_for = [v for v in failed if narration is not None and has_ended(narration, v)]
-    if free:
-        steps += mend_steps(run, [v for v in failed if v in stopped_for or worth_proposing(v)])
-    if free and (over := [v.record.name for v in stalled if v.to_be_ended]):
-        steps.append(f"orchestra stop {run} {' '.join(over[:MOST_NAMES])}")
-    at_work = there & {State.RUNNING, State.STALLED}
-    if at_work or (snapshot.conducted and State.SPAWNING in there):
-        steps.append(f"orchestra wait {run} --since {snapshot.op}")
-    deferred = [v.record for v in workers.among(State.DEFERRED)] if free else []
+    if s.free and s.unfinished and s.narration is not None and not s.narration.over:
+        yield f"orchestra run --run {s.run}"
+    elif s.free and s.present("dead_holder"):
+        yield f"orchestra unlock {s.run}"
+
+
+def end_leftovers(s: Standing) -> Iterator[str]:
+    """Of lost workers: stop those."""
+    if s.free and (left := [str(alert["worker"]) for alert in s.present("leftovers")]):
+        yield f"orchestra stop {s.run} {' '.join(left[:MOST_NAMES])}"  # it ends the others' as well
+
+
+def explain_first(s: Standing) -> Iterator[str]:
+    """A failure that nobody asked for: of those it is about; one that only a person can mend goes first,
+    then the latest. And somebody who stalls.
+    """
+    failed = s.among(State.FAILED)
+    ours = [view for view in failed if view.record.name in s.about] or failed
+    unasked = [view for view in ours if view.verdict != Verdict.STOPPED]
+    for view in (
+        sorted(unasked, key=lambda v: (may_gain(v.retry), -v.record.op))[:1] + s.among(State.STALLED)[:1]
+    ):
+        yield f"orchestra explain {s.run} {view.record.name}"
+
+
+def mend(s: Standing) -> Iterator[str]:
+    """Failures that may gain by it: retry; and what else helps those that ended the built-in narrator."""
+    if s.free:
+        failed = s.among(State.FAILED)
+        yield from mend_steps(s.run, [v for v in failed if s.stopped_narrator(v) or worth_proposing(v)])
+
+
+def end_the_quiet(s: Standing) -> Iterator[str]:
+    """Whom the plan says to: stop."""
+    if s.free and (over := [v.record.name for v in s.among(State.STALLED) if v.to_be_ended]):
+        yield f"orchestra stop {s.run} {' '.join(over[:MOST_NAMES])}"
+
+
+def wait_on(s: Standing) -> Iterator[str]:
+    """Something runs: wait, from this moment on."""
+    if s.states & {State.RUNNING, State.STALLED} or (s.snapshot.conducted and State.SPAWNING in s.states):
+        yield f"orchestra wait {s.run} --since {s.snapshot.op}"
+
+
+def pick_up(s: Standing) -> Iterator[str]:
+    """Something is deferred or half-done: spawn again; but explain a limit first that is never met here."""
+    if not s.free:
+        return
+    deferred = [view.record for view in s.among(State.DEFERRED)]
     if hopeless := [r.name for r in deferred if r.deferral and never_met(r.deferral.signals)]:
-        steps.append(f"orchestra explain {run} {hopeless[0]}")
-    if deferred or (free and any(v.gap for v in workers.among(State.SPAWNING))):
-        steps.append(f"orchestra spawn {run}")
-    go_on = free and (not failed or (plan is not None and plan.on_failure == "continue"))
-    phase = next_phase(workers, plan) if go_on else None
-    if phase is not None:
-        steps.append(f"orchestra spawn {run} --phase {phase}")
-    if free and narration is not None and narration.stopped_for and (unfinished or stopped_for):
-        steps.append(f"orchestra run --run {run}")
-    return steps
+        yield f"orchestra explain {s.run} {hopeless[0]}"
+    if deferred or any(view.gap for view in s.among(State.SPAWNING)):
+        yield f"orchestra spawn {s.run}"
 
 
-def has_ended(narration: Narration, view: WorkerView) -> bool:
-    """Whether this failure ended the built-in narrator, and nothing was done about it since."""
-    return view.record.name in narration.stopped_for and view.record.op <= narration.op
+def begin_next_phase(s: Standing) -> Iterator[str]:
+    """A phase is over and all was well, or the plan says to continue: spawn the next."""
+    well = State.FAILED not in s.states or (s.plan is not None and s.plan.on_failure == "continue")
+    if s.free and well and (phase := next_phase(s.snapshot.workers, s.plan)) is not None:
+        yield f"orchestra spawn {s.run} --phase {phase}"
 
 
-def is_free(snapshot: Snapshot, seat: Seat) -> bool:
-    """Whether what changes the run is not refused to whoever asks."""
-    return not snapshot.conducted and seat == Seat.FREE
+def run_on(s: Standing) -> Iterator[str]:
+    """Once mended is what has ended the built-in narrator before the plan's end."""
+    stopped = s.narration is not None and bool(s.narration.stopped_for)
+    if s.free and stopped and (s.unfinished or any(map(s.stopped_narrator, s.among(State.FAILED)))):
+        yield f"orchestra run --run {s.run}"
+
+
+RULES: tuple[Callable[[Standing], Iterator[str]], ...] = (
+    free_the_lock,
+    take_the_seat,
+    after_a_death,
+    end_leftovers,
+    explain_first,
+    mend,
+    end_the_quiet,
+    wait_on,
+    pick_up,
+    begin_next_phase,
+    run_on,
+)
 
 
 def mend_steps(run: str, failed: Sequence[WorkerView]) -> list[str]:

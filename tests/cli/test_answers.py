@@ -370,6 +370,8 @@ def test_every_command_has_help_with_an_example(tmp_path: Path, verb: str) -> No
     answer = Root(tmp_path)(verb, "--help")
     assert answer.code == 0
     assert re.search(rf"Examples?\b.*\n(.*\n)*? +orchestra {verb}\b", answer.stdout), answer.stdout
+    arguments = answer.stdout.partition("Arguments:\n")[2].partition("\n\n")[0]
+    assert not re.search(r"^ +\S+ +\[", arguments, re.MULTILINE), "an argument without a word about it"
 
 
 def test_the_overview_names_every_command_and_every_exit_status(tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def test_explain_proposes_no_retry_that_would_end_alike(root: Root) -> None:
 
 
 def test_nothing_is_proposed_that_a_living_command_would_refuse() -> None:
-    from orchestra.model.advice import next_steps
+    from orchestra.model.advice import Standing, next_steps
     from orchestra.model.snapshot import Snapshot, Views, WorkerView
 
     def nobody(name: str) -> WorkerView:
@@ -358,8 +358,8 @@ def test_nothing_is_proposed_that_a_living_command_would_refuse() -> None:
 
     alerts = [{"kind": "leftovers", "worker": "W", "pids": [1]}]
     conducted = Snapshot(3, Views({}, nobody), True, {"held": True}, None, alerts)
-    assert next_steps("r", conducted, None) == []
-    assert next_steps("r", conducted._replace(conducted=False), None) == ["orchestra stop r W"]
+    assert next_steps(Standing("r", conducted)) == []
+    assert next_steps(Standing("r", conducted._replace(conducted=False))) == ["orchestra stop r W"]
 
 
 def test_a_retry_is_not_proposed_for_ever(root: Root) -> None:

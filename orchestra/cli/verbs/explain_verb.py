@@ -9,7 +9,7 @@ import typer
 from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import is_free, mend_steps, worth_proposing
+from orchestra.model.advice import mend_steps, next_steps, worth_proposing
 from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import Retry, Verdict
@@ -25,11 +25,10 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
     session = session_of(ctx)
     observer = Observer(session.locate(run)).open()
     story = explain(observer, name)
-    snapshot = observer.snapshot()
-    of_the_run = [s for s in session.next_steps(observer, snapshot) if not s.startswith(_OF_OTHERS)]
-    view = next(v for v in snapshot.workers if v.record.name == name)
-    free = is_free(snapshot, observer.history.seat_for(session.narrator.id))
-    own = steps_about(session.words, view, story, free=free)
+    standing = session.standing(observer, observer.snapshot())
+    of_the_run = [step for step in next_steps(standing) if not step.startswith(_OF_OTHERS)]
+    view = standing.snapshot.workers.named(name)
+    own = steps_about(session.words, view, story, free=standing.free)
     rest = [step for step in of_the_run if step not in own]
     all_steps = own + rest or [f"orchestra status {session.words}"]
     session.answer({"op": observer.history.op, "worker": story}, all_steps, lambda: show(story))

@@ -46,12 +46,13 @@ def run_(
 
     Deferred workers are picked up with back-off, failed ones get the attempts that the plan allows.
     Interrupted, it leaves the workers running; started again, it goes on where the run stands.
-    In a pipe it says nothing before its one answer: follow it with orchestra wait RUN --follow.
+    In a pipe it says nothing before its one answer; from elsewhere it can be followed.
 
     \b
     Examples:
       orchestra run plan.yaml --run night-1
-      orchestra run --run night-1              (go on)
+      orchestra run --run night-1                                     (go on)
+      orchestra wait night-1 --follow --keep-going --timeout 12h      (follow it)
     """
     session = session_of(ctx)
     if plan is None and run is None:

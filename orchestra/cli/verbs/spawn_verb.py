@@ -61,7 +61,9 @@ def spawn_(
     """Start workers: from the plan's phase, from --worker, or from a list; behind -- stands their command.
 
     First it tries again what an earlier call deferred; with no worker named, only that. Each worker
-    ends up spawned, deferred or failed. Making the same call twice is safe.
+    ends up spawned, deferred or failed. Making the same call twice is safe. In the
+    command {prompt_file}, {prompt}, {out}, {run_dir} and {name} are filled in; where it names no prompt, that
+    comes on standard input.
 
     \b
     Examples:

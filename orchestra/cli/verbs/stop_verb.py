@@ -26,8 +26,8 @@ def stop_(
             "--grace",
             metavar="S",
             parser=duration(most_s=3600),
-            show_default=f"{GRACE_S:g}",
-            help="From TERM to KILL: seconds, or 2m.",
+            show_default=False,
+            help=f"From TERM to KILL: seconds, or 2m (default {GRACE_S:g}).",
         ),
     ] = GRACE_S,
 ) -> int:

@@ -38,8 +38,8 @@ def wait_(
             "--timeout",
             metavar="S",
             parser=duration(),
-            show_default="100",
-            help="Seconds, or 10m; then exit status 5.",
+            show_default=False,
+            help="Seconds, or 10m (default 100); then exit status 5.",
         ),
     ] = 100.0,
     since: Annotated[
@@ -61,10 +61,12 @@ def wait_(
 
     The answer says what changed since OP, and `next` carries the cursor for the next call. Without
     --since a failure that was told already ends it again at once: after a retry, wait from its op on.
+    While orchestra run is at work, a wait for the whole run with --keep-going lasts until that has ended.
 
     \b
-    Example:
+    Examples:
       orchestra wait night-1 --phase research --timeout 110
+      orchestra wait night-1 --follow --keep-going --timeout 12h      (a whole night, line by line)
     """
     session = session_of(ctx)
     layout = session.locate(run)
