@@ -253,6 +253,10 @@ def run(argv: list[str], noted: Sequence[int] = ()) -> int:
     except OSError as error:  # the system said no where nobody had thought of it
         problem = Storage.from_os(f"carry out orchestra {session.verb}", error.filename or ".", error)
         return tell(session, words, problem.to_json(), problem.exit_status)
+    except MemoryError:
+        hint = "raise the limit (ulimit -v) or free some, then make the same call again"
+        problem = Storage(f"could not carry out orchestra {session.verb}: out of memory", hint=hint)
+        return tell(session, words, problem.to_json(), problem.exit_status)
     except Exception as error:
         import traceback
 

@@ -651,3 +651,25 @@ def test_a_worker_whose_place_is_taken_fails_loudly_and_the_others_start(root: R
     assert (answer.code, "W" in answer.names("failed")) == (1, True)
     if paper != "attempts":
         assert answer.names("spawned") == ["X"]
+
+
+def test_no_memory_is_no_bug_of_ours(root: Root) -> None:
+    root.init("r")
+    hungry = """
+import sys
+from orchestra.cli import main
+from orchestra.engine.observe import Observer
+def open_(self, **_):
+    raise MemoryError
+Observer.open = open_
+sys.exit(main.run(["status", "r", "--json"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", hungry],
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"], "out of memory" in error["message"]) == (1, "storage", True)
