@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-KILLSWEEP = Path(__file__).resolve().parents[2] / "scripts" / "killsweep"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 def killsweep(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(KILLSWEEP), *words],
-        env={**os.environ, "PYTHON": sys.executable, **environment},
+        [sys.executable, str(SCRIPTS / "killsweep.d" / "killsweep.py"), *words],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=280,
@@ -65,7 +65,7 @@ def test_a_point_that_is_none_is_refused() -> None:
 
 
 def test_the_sweep_explains_itself() -> None:
-    done = killsweep("--help")
+    done = subprocess.run([str(SCRIPTS / "killsweep"), "--help"], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0
     assert all(
         word in done.stdout
