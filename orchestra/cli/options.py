@@ -31,7 +31,7 @@ def complete_run(ctx: click.Context, args: list[str], incomplete: str) -> list[s
 
 def complete_worker(ctx: click.Context, args: list[str], incomplete: str) -> list[str]:
     observer = observer_for_completion(ctx)
-    names = list(observer.views().states) if observer else []
+    names = observer.names() if observer else []
     return [name for name in names if name.startswith(incomplete)]
 
 

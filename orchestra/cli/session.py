@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.place import locate
 from orchestra.host import clock
-from orchestra.model.advice import Standing, next_steps, run_words
+from orchestra.model.advice import Standing, next_steps, option_words, run_words
 from orchestra.model.event import json_bytes
 from orchestra.store.layout import Layout
 
@@ -37,6 +37,11 @@ class Session:
         return self.given_root or os.environ.get("ORCHESTRA_ROOT") or "runs"
 
     @property
+    def options(self) -> str:
+        """Root and narrator where they were given, as the next command needs them."""
+        return option_words(self.given_root, self.given_narrator)
+
+    @property
     def as_json(self) -> bool:
         return self.json if self.json is not None else not sys.stdout.isatty()
 
@@ -48,6 +53,7 @@ class Session:
         layout = locate(run, self.root)
         self.run = layout.run_id
         self.words = layout.words = run_words(run, self.given_root, self.given_narrator)
+        layout.options = self.options
         return layout
 
     def next_steps(self, observer: Observer, snapshot: Snapshot, about: Sequence[str] = ()) -> list[str]:

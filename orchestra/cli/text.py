@@ -57,28 +57,30 @@ def show_workers(
 ) -> None:
     """`far`: worker -> done and total, of those that have said so; `ahead`: how many start before it.
 
-    Reasons stand in a column where they fit, else below the table.
+    Reasons stand in a column where they fit, else below the table; names are folded rather than cut.
     """
+    if not views:
+        return
     reasons = [plain(v.reason or "") + queued((ahead or {}).get(v.record.name)) for v in views]
-    rows = table(*_COLUMNS[:4], *["progress"] * bool(far), *_COLUMNS[4:])
+    rows = table(*_COLUMNS[:4], *(["progress"] if far else []), *_COLUMNS[4:])
     for view, reason in zip(views, reasons, strict=True):
-        record = view.record
+        record, told = view.record, (far or {}).get(view.record.name)
         since = ((view.ended and view.ended_at) or record.since)[5:19].replace("T", " ")
         rows.add_row(
             plain(record.name),
             plain(record.phase or ""),
             str(record.attempt),
             state_text(view.state),
-            *([f"{told['done']}/{told['total']}" if (told := far.get(record.name)) else ""] if far else []),
+            *([f"{told['done']}/{told['total']}" if told else ""] if far else []),
             plain(view.verdict or ""),
             since,
             reason,
         )
-    if not views:
-        return
     fits = Measurement.get(console, console.options.update(max_width=10_000), rows).maximum <= console.width
     if not fits:
         rows.columns.pop()
+        for column in rows.columns[:2]:
+            column.no_wrap = False
     console.print(rows)
     for view, reason in zip(views, reasons, strict=True):
         if reason and not fits:

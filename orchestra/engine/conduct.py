@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 
 from orchestra.backend.base import Backend
@@ -64,7 +63,7 @@ class Conductor(Observer):
         return lock.FREE
 
     def check_still_mine(self) -> None:
-        if not lock.is_mine(self.layout, self.holder.token):
+        if lock.is_lost(self.layout, self.holder.token):
             raise Superseded(
                 f"this command lost the lock of run {self.layout.run_id} while it ran: "
                 "somebody forced it open, or took it for dead when its heartbeat had stopped",
@@ -73,9 +72,7 @@ class Conductor(Observer):
 
     def refresh(self) -> None:
         """Raises Superseded too: one who only waits would not hear of it otherwise."""
-        sight = lock.look(self.layout)
-        if sight.holder is not None or not sight.held:  # one that cannot be read just now proves nothing
-            self.check_still_mine()
+        self.check_still_mine()
         super().refresh()
 
     def record(self, drafts: list[Draft]) -> list[Event]:
@@ -240,9 +237,12 @@ def conduct(
         try:
             settle(conductor, stops=stops)
             yield conductor
-        finally:
-            if sys.exc_info()[0] is not Superseded:
-                conductor.write_state()
+        except Superseded:  # the run is somebody else's now
+            raise
+        except BaseException:
+            conductor.write_state()
+            raise
+        conductor.write_state()
 
 
 @contextlib.contextmanager

@@ -107,8 +107,8 @@ def of_workers(layout: Layout, words: str) -> list[Check]:
     snapshot = observer.snapshot()
     records = observer.history.workers
     ended = {n: (r.attempt, str(r.state)) for n, r in records.items() if r.state in ENDED}
-    stalled = [view.record.name for view in snapshot.workers if view.state == State.STALLED]
-    gaps = [(view.record.name, view.gap) for view in snapshot.workers if view.gap]
+    stalled = [view.record.name for view in snapshot.workers.among(State.STALLED)]
+    gaps = [(view.record.name, view.gap) for view in snapshot.workers.among(State.SPAWNING) if view.gap]
     since = observer.history.seat_since
     return [
         checkup_run.state(read_state(layout), observer.history.op, ended, words=words),

@@ -63,8 +63,11 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         story["deferred"] = deferral_story(observer, record)
         if limit := never_met(story["deferred"]["now"]):
             spawn = f"orchestra spawn {observer.layout.words}"
+            first = (
+                "once the narrator at work has let go (^C leaves its workers running): " if conducted else ""
+            )
             story["way_out"] = (
-                f"a lower {limit} (ORCHESTRA_THROTTLE='{{{limit}: …}}' {spawn}), none at all "
+                f"{first}a lower {limit} (ORCHESTRA_THROTTLE='{{{limit}: …}}' {spawn}), none at all "
                 f"({spawn} --no-throttle), or call it off: orchestra stop {observer.layout.words} {name}"
             )
     events = Observer(observer.layout).log.read_new()

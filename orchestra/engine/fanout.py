@@ -75,9 +75,11 @@ class FanOut:
                 self.excuse(records, cut_short)
                 raise
             finally:
-                self.conductor.record([o.draft for o in self.outcomes.values() if o.draft])
-                if self.batch is not None:
-                    self.batch.close()
+                try:
+                    self.conductor.record([o.draft for o in self.outcomes.values() if o.draft])
+                finally:
+                    if self.batch is not None:
+                        self.batch.close()
         rows: dict[str, list[dict[str, Any]]] = {"spawned": [], "deferred": [], "failed": []}
         for record in records:
             outcome = self.outcomes[record.name]
@@ -272,7 +274,7 @@ class FanOut:
     def defer(self, record: WorkerRecord, reason: str, signals: list[dict[str, Any]]) -> None:
         answer = {"name": record.name, "reason": reason, "signals": signals}
         self.let_go(record)
-        if record.deferral and names_of(record.deferral.signals) == names_of(signals) != []:
+        if record.deferral and asked_by(record.deferral.signals) == asked_by(signals) != []:
             # It waits for what it waited for: told once, or a long night would fill the log with it.
             self.outcomes[record.name] = Outcome("deferred", answer, None)
             return
@@ -334,8 +336,9 @@ def asks(record: WorkerRecord) -> tuple[object, object]:
     return limits, (limits, record.entry.command)
 
 
-def names_of(signals: list[dict[str, Any]]) -> list[str]:
-    return [str(signal["signal"]) for signal in signals]
+def asked_by(signals: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+    """What speaks, whatever is measured."""
+    return [(signal["signal"], signal["limit"], signal.get("total")) for signal in signals]
 
 
 def groups(records: list[WorkerRecord]) -> Iterator[list[WorkerRecord]]:

@@ -17,7 +17,7 @@ from orchestra.engine.retry import retry
 from orchestra.engine.room import Room
 from orchestra.engine.spawn import candidates, intend, sort_out
 from orchestra.engine.wait import Scope, pause, wait
-from orchestra.errors import Usage
+from orchestra.errors import BadPlan, Usage
 from orchestra.host import clock
 from orchestra.model.event import CONTROL, Draft
 from orchestra.model.plan import Phase, Plan
@@ -49,7 +49,7 @@ class NarrateReport(NamedTuple):
 def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> NarrateReport:
     """Drive the plan to its end. A KeyboardInterrupt leaves the workers running.
 
-    Raises Usage for a run without a plan.
+    Raises Usage for a run without a plan, BadPlan for a brief that is gone.
     """
     plan = conductor.history.plan
     if plan is None:
@@ -58,9 +58,15 @@ def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> Narr
             f"run {run} has no plan: there is nothing to conduct",
             hint=f"start workers with orchestra spawn {conductor.layout.words} --worker NAME=BRIEF -- CMD",
         )
+    for phase in plan.phases:
+        wanted_of(conductor, phase)  # a brief that is gone is told before anything is done
     if conductor.history.narration is None or conductor.history.narration.over:
         conductor.record([Draft(CONTROL, "narration_began", {})])
-    report = _narrate(conductor, plan, tell, throttled=throttled)
+    try:
+        report = _narrate(conductor, plan, tell, throttled=throttled)
+    except BadPlan:  # went meanwhile; to run on would end alike
+        conductor.record([Draft(CONTROL, "narration_ended", {"stopped_for": []})])
+        raise
     stopped_for = report.failed if report.stopped_at else []
     conductor.record([Draft(CONTROL, "narration_ended", {"stopped_for": stopped_for})])
     return report

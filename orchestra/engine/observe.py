@@ -113,13 +113,17 @@ class Observer:
 
     # --- one worker ---------------------------------------------------------------------
 
+    def names(self) -> list[str]:
+        """Of all workers, the planned ones too."""
+        return list({**self.history.planned(), **self.history.workers})
+
     def record_of(self, name: str) -> WorkerRecord:
         record = self.history.workers.get(name) or self.history.planned().get(name)
         if record is None:
             hint = f"orchestra status {self.layout.words} lists the workers"
             raise NoSuchWorker(
                 f"run {self.layout.run_id} has no worker {name!r}",
-                hint=or_nearest(name, list(self.views().states), hint),
+                hint=or_nearest(name, self.names(), hint),
                 worker=name,
             )
         return record
@@ -266,7 +270,9 @@ class Observer:
     def narrating(self) -> bool:
         """Whether the built-in narrator is, and has more of its plan to see to."""
         narration = self.history.narration
-        return narration is not None and not narration.over and self.conducted()
+        sight, dead = self.lock_state()
+        at_work = sight.holder is not None and sight.holder.command == "run" and not dead
+        return narration is not None and not narration.over and at_work
 
     def conducted_elsewhere(self) -> bool:
         """Whether a narrator that cannot be seen from here, as on another host, is at work on the run."""
@@ -375,8 +381,9 @@ def no_such_run(layout: Layout) -> NoSuchRun:
     except Storage:
         others = []
     rootless = "" if os.path.isdir(layout.root) else f" (nor is there a directory {layout.root})"
+    shown = f"orchestra list{layout.options} shows the runs; orchestra init RUN{layout.options} makes one"
     return NoSuchRun(
         f"there is no run at {layout.run_dir}{rootless}",
-        hint=or_nearest(layout.run_id, others, "orchestra list shows the runs; orchestra init RUN makes one"),
+        hint=or_nearest(layout.run_id, others, shown),
         path=layout.run_dir,
     )

@@ -38,15 +38,21 @@ def read_workers(path: str) -> list[WorkerEntry]:
     ]
 
 
-def resolve_brief(brief: str, base: str, *, where: tuple[str, int, int], worker: str) -> str:
-    """The text of a brief: a file where one of that name exists, else the text itself. Raises BadPlan."""
+def resolve_brief(brief: str, base: str, *, where: tuple[str, int, int] | None, worker: str) -> str:
+    """The text of a brief: a file where one of that name exists, else the text itself. Raises BadPlan.
+
+    `where`: file, line and column of the worker, where they are known.
+    """
     path = os.path.join(base, brief) if len(brief) < 4096 and "\0" not in brief and "\n" not in brief else ""
-    file, line, column = where
     if path and os.path.isfile(path):
         return read_brief(path, worker)
     if brief_is_path(brief):
+        missing, hint = f"the brief of {worker} is not there: {path}", "write the file, then call again"
+        if where is None:
+            raise BadPlan(missing, hint=hint, file=path, worker=worker)
+        file, line, column = where
         raise BadPlan(
-            f"{file}:{line}:{column}: the brief of {worker} is not there: {path}",
+            f"{file}:{line}:{column}: {missing}",
             hint="write the file, or put the text of the brief in its place",
             file=file,
             line=line,

@@ -98,9 +98,7 @@ def wanted_of(
         if known is not None and command is None:
             wanted.append(Wanted(known.entry, phase.name))
             continue
-        brief = resolve_brief(
-            entry.brief, observer.history.base, where=(observer.layout.plan, 0, 0), worker=entry.name
-        )
+        brief = resolve_brief(entry.brief, observer.history.base, where=None, worker=entry.name)
         entry = entry._replace(command=entry.command or command, expect=entry.expect or expect, brief=brief)
         wanted.append(Wanted(completed(observer, entry), phase.name))
     return wanted

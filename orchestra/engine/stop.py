@@ -40,15 +40,11 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     """End these workers (all that have not ended, where none is named), and with them whom an earlier
     stop meant and did not live to end. Raises NoSuchWorker.
     """
-    for name in names:
-        conductor.record_of(name)
-    chosen = list(dict.fromkeys(names)) or list(conductor.history.workers)
-    views = [conductor.view(conductor.record_of(name)) for name in chosen]
-    going = [view for view in views if not view.ended and view.state != State.PLANNED]
+    named = [conductor.record_of(name) for name in dict.fromkeys(names)]
+    views = [conductor.view(record) for record in named or conductor.history.workers.having("going")]
+    going = [view for view in views if view.state not in _NOTE]
     already = [
-        {"name": v.record.name, "state": v.state, "note": _NOTE[v.state]}
-        for v in views
-        if v not in going and (names or v.ended)
+        {"name": v.record.name, "state": v.state, "note": _NOTE[v.state]} for v in views if v.state in _NOTE
     ]
     conductor.record(
         [
@@ -61,8 +57,8 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
         ]
     )
     stopped, alive = finish_stops(conductor)
-    asked = [row for row in stopped if row["name"] in chosen]
-    return StopReport(asked, already, alive)
+    asked = {view.record.name for view in views}
+    return StopReport([row for row in stopped if row["name"] in asked], already, alive)
 
 
 def finish_stops(conductor: Conductor) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -152,8 +148,9 @@ def stop_unrecorded(observer: Observer, names: list[str], *, grace_s: float) -> 
     """
     if observer.conducted():
         return []
-    chosen = list(dict.fromkeys(names)) or list(observer.history.workers)
-    views = [observer.view(observer.record_of(name), conducted=False) for name in chosen]
+    named = [observer.record_of(name) for name in dict.fromkeys(names)]
+    going = named or observer.history.workers.having("going")
+    views = [observer.view(record, conducted=False) for record in going]
     running = [view for view in views if view.process is not None and not view.ended]
     end_workers(observer, running, {view.record.name: grace_s for view in running})
     return [view.record.name for view in running]

@@ -21,6 +21,7 @@ BEAT_S = 2.0  # how long a hint that never came can keep us in the dark, but for
 # log: all that a beat can find is that it was quiet for too long. So many of them are looked at in
 # one beat, each in its turn: with n of them that takes BEAT_S * n / 32, a minute for a thousand.
 WATCHED_A_BEAT = 32
+START_PATIENCE_S = 10.0  # for `orchestra run` to begin, where somebody follows it from the start
 _OF_WORKER = re.compile(r"(?:result-(.+)\.json|\.spawn-(.+)\.error|\.pid-(.+)\.json)")
 
 
@@ -133,7 +134,8 @@ class _Wait:
         self.op_told = self.since
         self.sampler = Sampler(observer.layout.root)
         self.turn = 0  # whose among the names it is to be looked at, though watched
-        self.beat_at = clock.monotonic() + BEAT_S
+        self.began_s = clock.monotonic()
+        self.beat_at = self.began_s + BEAT_S
 
     def until(self, timeout_s: float) -> WaitReport:
         deadline = clock.monotonic() + timeout_s
@@ -152,13 +154,15 @@ class _Wait:
         return WaitReport(outcome or "timeout", views, changed, self.observer.history.op)
 
     def wait_once(self, watch: Watch, timeout_s: float) -> None:
-        unwatched = set()
+        unwatched, gone = set(), []
         for name in self.names:
             view = self.views[name]
             if not view.ended and (view.process is None or not watch.follow(name, view.process)):
                 unwatched.add(name)
                 if view.process is not None:
-                    self.look([name])
+                    gone.append(name)
+        if gone:  # or not to be watched here
+            self.look(gone)
         if self.outcome() is not None:
             return
         ended, files = watch.wait(max(0.0, min(timeout_s, self.beat_at - clock.monotonic())))
@@ -265,7 +269,7 @@ class _Wait:
             return "failed"
         waiting = [view for view in views if not view.ended]
         if not views:  # nobody was ever asked for
-            return None if self.observer.narrating() else "blocked"
+            return None if self.observer.narrating() or self.may_be_coming() else "blocked"
         if not waiting:
             return None if self.more_to_come() else "failed" if failed else "ended"
         if self.scope.first and any(view.ended and self.counts(view) for view in views):
@@ -277,14 +281,16 @@ class _Wait:
 
     def more_to_come(self) -> bool:
         """Whether the built-in narrator is still at work on all that is waited for, and may add to it."""
+        return self.for_the_whole_run() and self.observer.narrating()
+
+    def may_be_coming(self) -> bool:
+        """Whether the built-in narrator may have been called in the same breath, and has only to begin."""
+        young = clock.monotonic() - self.began_s < START_PATIENCE_S
+        return young and self.for_the_whole_run() and self.observer.history.plan is not None
+
+    def for_the_whole_run(self) -> bool:
         scope = self.scope
-        return (
-            scope.keep_going
-            and not scope.first
-            and not scope.names
-            and scope.phase is None
-            and self.observer.narrating()
-        )
+        return scope.keep_going and not (scope.first or scope.names or scope.phase)
 
     def counts(self, view: WorkerView) -> bool:
         """With a cursor, only what came after it; a fact that could not be recorded counts always."""

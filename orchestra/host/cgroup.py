@@ -45,6 +45,12 @@ def memory() -> Room | None:
     return min(found, key=lambda room: room.left, default=None)
 
 
+def memory_limit() -> float:
+    """In bytes: the lowest of all that hold us, the machine's own memory included."""
+    limits = (_number(group, _MEMORY[group.version][0]) for group in lineage("memory"))
+    return min([_physical_memory(), *(limit for limit in limits if limit is not None)])
+
+
 def pids() -> Room | None:
     """In tasks. None: no limit."""
     found = []

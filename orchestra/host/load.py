@@ -53,7 +53,7 @@ def figures(run_dir: str, tmp_dir: str, before: Counters | None) -> tuple[dict[s
 def totals(run_dir: str, tmp_dir: str) -> dict[str, float]:
     """What there is in all of what must be available: a limit above that is never met here."""
     readers: dict[str, Callable[[], float]] = {
-        "memory_available": memory_total,
+        "memory_available": cgroup.memory_limit,
         "disk_free": lambda: space_total(run_dir),
         "tmp_free": lambda: space_total(tmp_dir),
     }
@@ -62,11 +62,6 @@ def totals(run_dir: str, tmp_dir: str) -> dict[str, float]:
         with contextlib.suppress(OSError):
             found[key] = read()
     return found
-
-
-def memory_total() -> float:
-    host, ours = float(os.sysconf("SC_PHYS_PAGES") * _PAGE), cgroup.memory()
-    return host if ours is None else min(host, ours.limit)
 
 
 def memory_available() -> float:

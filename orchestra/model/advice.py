@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestra.model.plan import Plan
 from orchestra.model.record import ENDED, Narration, Seat, State
@@ -15,15 +15,22 @@ from orchestra.model.verdict import Retry, Verdict, may_gain
 MOST_NAMES = 20
 
 
-class Standing(NamedTuple):
+class Standing:
     """What the rules look at."""
 
-    run: str  # RUN as it must stand in a command
-    snapshot: Snapshot
-    plan: Plan | None = None
-    about: Sequence[str] = ()  # whom the answer is about, if not all alike
-    seat: Seat = Seat.FREE
-    narration: Narration | None = None
+    def __init__(
+        self,
+        run: str,  # RUN as it must stand in a command
+        snapshot: Snapshot,
+        plan: Plan | None = None,
+        about: Sequence[str] = (),  # whom the answer is about, if not all alike
+        seat: Seat = Seat.FREE,
+        narration: Narration | None = None,
+    ) -> None:
+        self.run, self.snapshot, self.plan, self.about = run, snapshot, plan, about
+        self.seat, self.narration = seat, narration
+        self.states = set(snapshot.workers.states.values())
+        self._among: dict[State, list[WorkerView]] = {}
 
     @property
     def free(self) -> bool:
@@ -31,15 +38,14 @@ class Standing(NamedTuple):
         return not self.snapshot.conducted and self.seat == Seat.FREE
 
     @property
-    def states(self) -> set[str]:
-        return set(self.snapshot.workers.states.values())
-
-    @property
     def unfinished(self) -> bool:
         return not self.states <= set(ENDED)
 
-    def among(self, *states: State) -> list[WorkerView]:
-        return self.snapshot.workers.among(*states)
+    def among(self, state: State) -> list[WorkerView]:
+        """Each is looked at once, whatever the rules ask."""
+        if state not in self._among:
+            self._among[state] = self.snapshot.workers.among(state) if state in self.states else []
+        return self._among[state]
 
     def present(self, kind: str) -> list[dict[str, Any]]:
         """Alerts of what is wrong at this moment."""
@@ -122,12 +128,10 @@ def wait_on(s: Standing) -> Iterator[str]:
 
 def pick_up(s: Standing) -> Iterator[str]:
     """Something is deferred or half-done: spawn again; but explain a limit first that is never met here."""
-    if not s.free:
-        return
     deferred = [view.record for view in s.among(State.DEFERRED)]
     if hopeless := [r.name for r in deferred if r.deferral and never_met(r.deferral.signals)]:
         yield f"orchestra explain {s.run} {hopeless[0]}"
-    if deferred or any(view.gap for view in s.among(State.SPAWNING)):
+    if s.free and (deferred or any(view.gap for view in s.among(State.SPAWNING))):
         yield f"orchestra spawn {s.run}"
 
 
@@ -184,10 +188,10 @@ def worth_proposing(view: WorkerView) -> bool:
     return record.attempt <= (record.entry.retries or 0) or not ended_alike(view)
 
 
-def after_error(code: str, verb: str, run: str) -> list[str]:
-    """What makes sense after an error; `run` as it must stand in a command, or nothing."""
+def after_error(code: str, verb: str, run: str, options: str) -> list[str]:
+    """What makes sense after an error; `run` and `options` as they must stand in a command, or nothing."""
     if code == "no_such_run":
-        return ["orchestra list"]
+        return [f"orchestra list{options}"]
     if not run:
         return []
     if code == "interrupted" and verb == "run":
@@ -220,7 +224,12 @@ def next_phase(views: Views, plan: Plan | None) -> str | None:
     return None
 
 
-def run_words(run: str, root: str | None, narrator: str | None) -> str:
-    """RUN, and root and narrator where they were given, as they must stand in the next command."""
+def option_words(root: str | None, narrator: str | None) -> str:
+    """Root and narrator where they were given, as the next command needs them, each behind a space."""
     options = (("--root", root), ("--narrator", narrator))
-    return " ".join([shlex.quote(run), *(f"{word} {shlex.quote(value)}" for word, value in options if value)])
+    return "".join(f" {word} {shlex.quote(value)}" for word, value in options if value)
+
+
+def run_words(run: str, root: str | None, narrator: str | None) -> str:
+    """RUN, with those."""
+    return shlex.quote(run) + option_words(root, narrator)

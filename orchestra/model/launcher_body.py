@@ -180,6 +180,7 @@ else
 fi
 exec 7<"$mark"   # as long as it is open, no other file can be taken for it
 # Who was held up on the way here may have been given up meanwhile, and the attempt be another's.
+# (In a result attempt and status stand side by side, whoever wrote it.)
 told=''
 standing=''
 IFS= read -r standing <&7 || :

@@ -62,7 +62,10 @@ class Sentinel(NamedTuple):
 
 
 class Result(NamedTuple):
-    """`result-NAME.json`: how an attempt ended; `throttled` where it was not started."""
+    """`result-NAME.json`: how an attempt ended; `throttled` where it was not started.
+
+    Attempt and status stand side by side: launchers look for the two together in the file's text.
+    """
 
     worker: str
     attempt: int

@@ -15,6 +15,7 @@ class Layout:
         self.run_dir = run_dir
         self.run_id = os.path.basename(run_dir)
         self.words = self.run_id  # RUN as it must stand in the next command, with the options that it needs
+        self.options = ""  # those, each behind a space
         self.plan = f"{run_dir}/run.yaml"
         self.events = f"{run_dir}/events.jsonl"
         self.telemetry = f"{run_dir}/telemetry.jsonl"

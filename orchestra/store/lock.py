@@ -140,9 +140,10 @@ def release(layout: Layout, token: str, gone: Callable[[Process], bool]) -> None
                 _unlink(layout.lock_after(before))
 
 
-def is_mine(layout: Layout, token: str) -> bool:
-    holder = look(layout).holder
-    return holder is not None and holder.token == token
+def is_lost(layout: Layout, token: str) -> bool:
+    """Whether it is another's by now, or nobody's; a record that cannot be read just now proves nothing."""
+    sight = look(layout)
+    return not sight.held or (sight.holder is not None and sight.holder.token != token)
 
 
 def _signed(layout: Layout) -> LockSight:

@@ -291,7 +291,7 @@ SHOWN = {
     "explain": (["explain", "night", "Bad"], ("✗", "exit_code", "next: ")),
     "logs": (["logs", "night", "Good"], ("fine",)),
     "spawn": (["spawn", "night", "--phase", "b", "--dry-run", "--no-throttle"], ("▶", "Later")),
-    "stop": (["stop", "night"], ("2 had ended before",)),
+    "stop": (["stop", "night"], ("nothing was running",)),
     "list": (["list"], ("night",)),
     "unlock": (["unlock", "night"], ("not locked",)),
     "an error": (["status", "day"], ("orchestra: ", "there is no run at")),
@@ -429,3 +429,12 @@ def test_a_reason_that_does_not_fit_stands_below_the_table(root: Root) -> None:
     assert "reason" in wide and "reason" not in narrow
     for shown in (wide, narrow):
         assert "command not found or not executable" in shown
+
+
+def test_a_long_name_is_folded_and_nothing_is_cut(root: Root) -> None:
+    root.init("r")
+    long = "N" * 64
+    root.spawn("r", {long: ["no-such-command"]})
+    _, shown = on_a_terminal(root, "status", "r", columns=80)
+    head = shown.partition("command not found")[0]
+    assert (head.count("N") >= 64, "spawn_error" in head, "✗ failed" in head) == (True, True, True)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 from conftest import Root, wait_until
 
@@ -72,6 +73,38 @@ def test_a_limit_that_is_never_met_here_is_told_so_with_the_ways_out(root: Root)
     way_out = root("explain", "r", "W").json["worker"]["way_out"]
     assert all(word in way_out for word in ("memory_available", "--no-throttle", "orchestra stop r W"))
     assert root("spawn", "r", env={"ORCHESTRA_THROTTLE": "{memory_available: 1B}"}).names("spawned") == ["W"]
+
+
+def test_while_the_narrator_waits_for_what_never_comes_the_way_out_begins_with_its_end(root: Root) -> None:
+    root.init("r", "throttle: {memory_available: 64TiB}\n" + QUIET)
+    running = root.start("run", "--run", "r")
+    wait_until(lambda: root("status", "r").json["counts"]["deferred"], "the deferral")
+    assert root("status", "r").json["next"] == ["orchestra explain r W"]
+    way_out = root("explain", "r", "W").json["worker"]["way_out"]
+    assert way_out.startswith("once the narrator at work has let go")
+    running.terminate()
+    running.communicate()
+
+
+def test_a_deferral_that_came_of_a_limit_that_was_changed_is_told_anew(root: Root) -> None:
+    root.init("r")
+    brief = root.brief("W")
+    for limit in ("64TiB", "1TiB", "64TiB"):
+        env = {"ORCHESTRA_THROTTLE": f"{{memory_available: {limit}}}"}
+        root("spawn", "r", "--worker", f"W={brief}", "--", "true", env=env)
+        assert f"at least {limit} wanted" in root.worker("r", "W")["reason"]
+    events = len(root.events("r"))
+    root("spawn", "r", env=env)
+    assert len(root.events("r")) == events
+
+
+def test_an_error_names_the_root_and_the_narrator_of_the_call(root: Root, tmp_path: Path) -> None:
+    options = ("--root", str(tmp_path / "else where"), "--narrator", "me")
+    answer = root("status", "nosuch", *options)
+    words = f" --root '{tmp_path}/else where' --narrator me"
+    assert answer.json["next"] == [f"orchestra list{words}"]
+    assert f"orchestra init RUN{words}" in answer.json["error"]["hint"]
+    assert root("list", *options).json["next"] == [f"orchestra init first{words}"]
 
 
 def test_people_are_told_what_is_next_after_an_error_too(root: Root) -> None:

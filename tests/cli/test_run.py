@@ -10,6 +10,11 @@ from typing import Any
 import pytest
 from conftest import Answer, Root, wait_until
 
+from orchestra.engine.conduct import conduct
+from orchestra.engine.narrator import Narrator
+from orchestra.engine.observe import Observer
+from orchestra.store.layout import Layout
+
 GATE = 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done'
 RAN = 'echo "$ORCHESTRA_WORKER" >>"$ORCHESTRA_RUN_DIR/../ran"'
 CALM = {"load_per_cpu": "off", "disk_queue": "off", "memory_available": "1B"}
@@ -186,11 +191,10 @@ def test_who_follows_the_whole_run_hears_all_of_it_and_ends_with_it(root: Root) 
     first = f'{GATE}; if [ "$ORCHESTRA_ATTEMPT" = 1 ]; then exit 3; fi'
     plan = write_plan(root, {"one": {"A": first}, "two": {"B": RAN}}, retries=1)
     root("init", "night", "--plan", plan)
-    running = root.start("run", "--run", "night", stdout=subprocess.PIPE)
-    wait_until(lambda: root("status", "night").json["counts"]["running"], "the worker")
     following = root.start(
         "wait", "night", "--follow", "--keep-going", "--timeout", "60", stdout=subprocess.PIPE
     )
+    running = root.start("run", "--run", "night", stdout=subprocess.PIPE)
     assert following.stdout is not None
     assert json.loads(following.stdout.readline())["worker"]["name"] == "A"
     (root.path / "go").touch()
@@ -203,3 +207,49 @@ def test_who_follows_the_whole_run_hears_all_of_it_and_ends_with_it(root: Root) 
     assert ends == [("A", 1, "failed"), ("A", 2, "done"), ("B", 1, "done")]
     assert (following.returncode, lines[-1]["outcome"]) == (0, "ended")
     assert answer_of(running).code == 0
+
+
+def test_a_brief_that_is_gone_is_told_before_anything_is_started(root: Root) -> None:
+    brief = root.path.parent / "b.md"
+    brief.write_text("do it")
+    plan = "command: ['true']\nphases:\n- {name: one, workers: [{name: A, brief: b}]}\n"
+    root.init("r", plan + "- {name: two, workers: [{name: B, brief: b.md}]}\n")
+    brief.unlink()
+    answer = root("run", "--run", "r")
+    error = answer.json["error"]
+    assert (answer.code, error["code"], error["file"]) == (2, "bad_plan", str(brief))
+    assert "line" not in error and ":0" not in error["message"]
+    assert root("status", "r").json["counts"]["planned"] == 2
+    brief.write_text("do it")
+    assert root("run", "--run", "r").json["counts"]["done"] == 2
+
+
+def test_a_brief_that_goes_while_it_runs_does_not_have_the_narrator_run_on_for_ever(root: Root) -> None:
+    brief = root.path.parent / "b.md"
+    brief.write_text("do it")
+    removes = "phases:\n- {name: one, workers: [{name: A, brief: b, command: [rm, B]}]}\n"
+    root.init(
+        "r",
+        removes.replace("B]", f"'{brief}']")
+        + "- {name: two, workers: [{name: B, brief: b.md, command: ['true']}]}\n",
+    )
+    assert root("run", "--run", "r").json["error"]["code"] == "bad_plan"
+    assert root("status", "r").json["next"] == ["orchestra spawn r --phase two"]
+
+
+def test_only_the_built_in_narrator_keeps_a_wait_for_the_whole_run(root: Root) -> None:
+    root.init("r", QUIET_PLAN)
+    running = root.start("run", "--run", "r")
+    wait_until(lambda: root("status", "r").json["counts"]["running"], "the worker")
+    running.kill()
+    running.communicate()
+    layout = Layout(str(root.run_dir("r")))
+    told = []
+    for verb in ("stop", "run"):
+        with conduct(layout, Narrator(verb)):
+            told.append(Observer(layout).open().narrating())
+    assert told == [False, True]
+    root("stop", "r", "--grace", "1")
+
+
+QUIET_PLAN = "command: [sleep, '300']\nphases:\n- {name: p, workers: [{name: W, brief: do it}]}\n"

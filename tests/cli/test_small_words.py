@@ -124,7 +124,10 @@ def test_the_log_of_one_that_never_ran_says_so(root: Root) -> None:
     shown = root("logs", "r", "W", "--text")
     assert "W never ran: spawn_error: command not found" in shown.stderr
     assert shown.stderr.splitlines()[-1] == "next: orchestra explain r W"
-    assert root("logs", "r", "W").json["next"] == ["orchestra explain r W"]
+    for words in (["logs", "r", "W"], ["logs", "r", "W", "--follow"]):
+        told = root(*words).json
+        assert (told["text"], told["next"]) == ("", ["orchestra explain r W"])
+        assert told["why"].startswith("never ran: spawn_error: ")
 
 
 def test_explain_has_the_plans_word_for_one_that_is_planned(root: Root, tmp_path: Path) -> None:

@@ -221,6 +221,12 @@ def test_next_always_carries_the_cursor(root: Root, command: list[str]) -> None:
     assert f"orchestra wait r --since {answer.json['op']}" in answer.json["next"]
 
 
+def test_a_long_night_is_waited_on_for_as_it_was_begun(root: Root) -> None:
+    spawned(root, {"W": ["true"]})
+    words = ("--keep-going", "--timeout", "12h", "--follow")
+    assert root("wait", "r", *words).json["next"][-1].endswith(" --keep-going --timeout 43200 --follow")
+
+
 def test_every_change_is_after_the_cursor_that_came_before_it(root: Root) -> None:
     spawned(root, {"A": ["true"], "Gated": GATED})
     first = root("wait", "r", "--for", "A")

@@ -301,7 +301,7 @@ def test_releasing_frees_and_leaves_nothing(layout: Layout) -> None:
     mine = me()
     taken = take(layout, mine)
     assert taken and taken.before == lock.FREE
-    assert lock.is_mine(layout, mine.token)
+    assert not lock.is_lost(layout, mine.token)
     release(layout, mine)
     assert left(layout) == []
 
@@ -310,7 +310,7 @@ def test_releasing_what_is_not_ours_does_nothing(layout: Layout) -> None:
     mine = me()
     take(layout, mine)
     release(layout, me())
-    assert lock.is_mine(layout, mine.token)
+    assert not lock.is_lost(layout, mine.token)
 
 
 def test_a_lock_that_was_killed_while_it_was_released_is_cleared_away(layout: Layout) -> None:
@@ -416,7 +416,7 @@ def test_where_there_are_no_hard_links_all_is_the_same(
     assert not take(layout, third)
     assert take(layout, theirs, always)
     release(layout, mine)
-    assert lock.is_mine(layout, theirs.token)
+    assert not lock.is_lost(layout, theirs.token)
     release(layout, theirs)
     assert left(layout) == []
 
@@ -474,7 +474,7 @@ def test_a_release_never_takes_away_the_lock_of_who_forced_us_out(layout: Layout
                 forced += taken.before.holder is not None and taken.before.holder.process.pid == pid
                 until = time.monotonic() + 0.006
                 while time.monotonic() < until:
-                    assert lock.is_mine(layout, mine.token), f"gone after {forced} times"
+                    assert not lock.is_lost(layout, mine.token), f"gone after {forced} times"
                 release(layout, mine)
             time.sleep(0.004)
 

@@ -13,7 +13,6 @@ from orchestra.cli.options import Run, session_of
 from orchestra.engine.create import create
 from orchestra.engine.observe import Observer
 from orchestra.errors import Usage
-from orchestra.model.advice import next_phase
 
 
 def init_(
@@ -41,14 +40,12 @@ def init_(
     layout = session.locate(run)
     made = create(layout, session.narrator, plan)
     observer = Observer(layout).open()
-    first = next_phase(observer.views(), observer.history.plan)
-    if first:
-        step = f"orchestra spawn {session.words} --phase {first}"
-    elif observer.history.plan:
-        step = f"orchestra status {session.words}"
-    else:
-        step = f"orchestra spawn {session.words} --worker NAME=BRIEF.md -- COMMAND"
+    steps = session.next_steps(observer, observer.snapshot())
+    if not steps and not observer.names():
+        steps = [f"orchestra spawn {session.words} --worker NAME=BRIEF.md -- COMMAND"]
+    elif not steps:
+        steps = [f"orchestra status {session.words}"]
     body = {"created": made, "path": layout.run_dir, "op": observer.history.op}
     text = f"{'made' if made else 'there already:'} {layout.run_dir}"
-    session.answer(body, [step], lambda: print(text))
+    session.answer(body, steps, lambda: print(text))
     return 0

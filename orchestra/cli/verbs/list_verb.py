@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from typing import Annotated
 
 import typer
@@ -34,9 +33,7 @@ def list_(
         "closed": unreadable,
         "truncated": {"runs": total - len(rows)} if total > len(rows) else False,
     }
-    steps = [f"orchestra status {rows[0]['run']}"] if rows else ["orchestra init first"]
-    if session.given_root:
-        steps = [f"{step} --root {shlex.quote(session.given_root)}" for step in steps]
+    step = f"status {rows[0]['run']}" if rows else "init first"
 
     def text() -> None:
         from orchestra.cli.text import show_runs
@@ -50,5 +47,5 @@ def list_(
             gone = "" if os.path.isdir(session.root) else ": there is no such directory"
             print(f"looked in {os.path.abspath(session.root)}{gone}")
 
-    session.answer(body, steps, text)
+    session.answer(body, [f"orchestra {step}{session.options}"], text)
     return 0

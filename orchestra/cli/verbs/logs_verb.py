@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from orchestra.cli.options import Name, Run, session_of
+from orchestra.cli.session import Session
 from orchestra.engine.observe import Observer
 from orchestra.engine.printed import follow, log_of, tail
 from orchestra.errors import Usage
@@ -48,47 +49,58 @@ def logs_(
     stream = "stderr" if stderr else "stdout"
     check_attempt(record, attempt, following=following)
     path = log_of(observer.layout, record, attempt or record.attempt, stderr=stderr)
+    told = {"worker": name, "stream": stream}
     if following:
-        gc.enable()  # unlike most calls, this one may last
-        for piece in follow(observer, name, path):
-            if session.as_json:
-                session.line(session.envelope({"worker": name, "stream": stream, "text": piece}, []))
-            else:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+        if not follow_it(session, observer, told, path):
+            tell_why_nothing(session, observer, told, {"text": ""})
         return 0
     text, cut = tail(path, lines, LIMIT_BYTES)
-    view = observer.view(record) if record.state != State.PLANNED else WorkerView(record, State.PLANNED)
-    of_the_last = attempt in (None, record.attempt)
-    steps = steps_after(session.words, view) if of_the_last else []
-    body = {
-        "worker": name,
-        "attempt": attempt or record.attempt,
-        "stream": stream,
-        "path": path,
-        "text": text,
-        "truncated": cut,
-    }
-
-    def show() -> None:
+    body = {"attempt": attempt or record.attempt, "path": path, "text": text, "truncated": cut}
+    if not text and attempt in (None, record.attempt):
+        tell_why_nothing(session, observer, told, body)
+        return 0
+    steps = [] if attempt else steps_after(session.words, observer.view(record))
+    if session.as_json:
+        session.answer({**told, **body}, steps)
+    else:
         sys.stdout.write(text)
         if not text:
-            why = why_nothing(view) if of_the_last else f"printed nothing to {stream}"
-            lines = [f"orchestra: {name} {why or f'has printed nothing to {stream}'}"]
-            print("\n".join(lines + [f"next: {step}" for step in steps]), file=sys.stderr)
-
-    if session.as_json:
-        session.answer(body, steps)
-    else:
-        show()
+            print(f"orchestra: attempt {attempt} of {name} printed nothing to {stream}", file=sys.stderr)
     return 0
 
 
-def why_nothing(view: WorkerView) -> str | None:
-    """Why a worker cannot have printed anything, if that is so."""
+def follow_it(session: Session, observer: Observer, told: dict[str, str], path: str) -> bool:
+    """Each piece as it comes; returns whether there was any."""
+    gc.enable()  # unlike most calls, this one may last
+    any_at_all = False
+    for piece in follow(observer, told["worker"], path):
+        any_at_all = True
+        if session.as_json:
+            session.line(session.envelope({**told, "text": piece}, []))
+        else:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    return any_at_all
+
+
+def tell_why_nothing(
+    session: Session, observer: Observer, told: dict[str, str], body: dict[str, Any]
+) -> None:
+    view = observer.view(observer.record_of(told["worker"]))
+    why, steps = why_nothing(view, told["stream"]), steps_after(session.words, view)
+    if session.as_json:
+        session.answer({**told, **body, "why": why}, steps)
+    else:
+        rows = [f"orchestra: {told['worker']} {why}", *(f"next: {step}" for step in steps)]
+        print("\n".join(rows), file=sys.stderr)
+
+
+def why_nothing(view: WorkerView, stream: str) -> str:
     if view.verdict == Verdict.SPAWN_ERROR or (view.ended and view.started_at is None):
         return f"never ran: {view.verdict}: {view.reason}"
-    return None if view.ended or view.at_work else f"was not started yet ({view.state})"
+    if view.ended or view.at_work:
+        return f"has printed nothing to {stream}"
+    return f"was not started yet ({view.state})"
 
 
 def steps_after(words: str, view: WorkerView) -> list[str]:
@@ -108,5 +120,4 @@ def check_attempt(record: WorkerRecord, attempt: int | None, *, following: bool)
             hint="leave --attempt out for the last, or name an earlier one",
         )
     if following:
-        gc.enable()  # unlike most calls, this one may last
         raise Usage(f"attempt {attempt} of {record.name} is over", hint="leave --follow out")

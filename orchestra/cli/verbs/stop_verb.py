@@ -63,13 +63,11 @@ def stop_(
         for row in report.stopped:
             ended = row["verdict"] == Verdict.STOPPED
             print(f"{row['name']}: {'stopped' if ended else in_full(row)}")
-        if names:
-            for row in report.already:
-                print(f"{row['name']}: {noted(row)}")
-        elif report.already:
-            print(f"{len(report.already)} had ended before")
+        for row in report.already:
+            print(f"{row['name']}: {noted(row)}")
         for row in report.alive:
-            print(f"{row['name']}: could not be ended: pids {', '.join(map(str, row['pids']))}")
+            where = f" on {row['host']}" if "host" in row else ""
+            print(f"{row['name']}: could not be ended: pids {', '.join(map(str, row['pids']))}{where}")
         if not report.stopped and not report.already:
             print("nothing was running")
 

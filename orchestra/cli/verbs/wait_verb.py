@@ -16,6 +16,7 @@ from orchestra.engine.wait import Scope, WaitReport, wait
 from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 
+USUAL_S = 100.0  # callers are often ended after two minutes
 _STATUS = {"ended": 0, "failed": 1, "blocked": 4, "timeout": 5}
 
 
@@ -41,7 +42,7 @@ def wait_(
             show_default=False,
             help="Seconds, or 10m (default 100); then exit status 5.",
         ),
-    ] = 100.0,
+    ] = USUAL_S,
     since: Annotated[
         int | None,
         typer.Option("--since", metavar="OP", min=0, help="Only what came after this operation counts."),
@@ -108,7 +109,7 @@ def wait_(
         show_workers(chosen[:MOST_ROWS])
         print(f"{report.outcome}: {in_words(counts) or 'nothing was started yet'}")
 
-    again = wait_again(session.words, report.op, scope)
+    again = wait_again(session.words, report.op, scope, timeout, follow=follow)
     over = f"orchestra status {session.words}"  # nothing is left to wait for
     session.answer(body, with_cursor(steps, again, report.outcome, over), text)
     return _STATUS[report.outcome]
@@ -159,11 +160,15 @@ def with_cursor(steps: list[str], again: str, outcome: str, over: str) -> list[s
     return [*(rest or [over]), again]
 
 
-def wait_again(words: str, op: int, scope: Scope) -> str:
+def wait_again(words: str, op: int, scope: Scope, timeout_s: float, *, follow: bool) -> str:
     """The same wait, from here on."""
     parts = [f"orchestra wait {words} --since {op}"]
     parts += [f"--phase {scope.phase}"] if scope.phase else []
     parts += [f"--for {name}" for name in scope.names]
     parts += ["--keep-going"] if scope.keep_going else []
     parts += ["--drain"] if scope.drain else []
+    parts += (
+        [f"--timeout {timeout_s:.12g}"] if timeout_s > USUAL_S else []
+    )  # a short one may only have looked
+    parts += ["--follow"] if follow else []
     return " ".join(parts)
