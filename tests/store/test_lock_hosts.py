@@ -212,7 +212,7 @@ def racer(layout, number):
     except FileExistsError:
         tell(layout, two=number)
         os._exit(2)
-    if not lock.is_mine(layout, taken.holder.token):
+    if lock.is_lost(layout, taken.holder.token):
         tell(layout, not_mine=number)
     os.unlink(layout.run_dir + "/inside")
     os.close(taken.record)
