@@ -17,7 +17,7 @@ from orchestra.engine.retry import retry
 from orchestra.engine.room import Room
 from orchestra.engine.spawn import candidates, intend, sort_out
 from orchestra.engine.wait import Scope, pause, wait
-from orchestra.errors import BadPlan, Usage
+from orchestra.errors import Usage
 from orchestra.host import clock
 from orchestra.model.event import CONTROL, Draft
 from orchestra.model.plan import Phase, Plan
@@ -62,11 +62,7 @@ def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> Narr
         wanted_of(conductor, phase)  # a brief that is gone is told before anything is done
     if conductor.history.narration is None or conductor.history.narration.over:
         conductor.record([Draft(CONTROL, "narration_began", {})])
-    try:
-        report = _narrate(conductor, plan, tell, throttled=throttled)
-    except BadPlan:  # went meanwhile; to run on would end alike
-        conductor.record([Draft(CONTROL, "narration_ended", {"stopped_for": []})])
-        raise
+    report = _narrate(conductor, plan, tell, throttled=throttled)
     stopped_for = report.failed if report.stopped_at else []
     conductor.record([Draft(CONTROL, "narration_ended", {"stopped_for": stopped_for})])
     return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 from orchestra.engine.burial import read_mark
 from orchestra.engine.conduct import Conductor
@@ -42,6 +43,9 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
     )
     for path in (layout.result(name), layout.sentinel(name)):  # a deferral's, or an earlier attempt's
         if os.path.lexists(path):
+            os.unlink(path)
+    for path in (layout.mark(name), layout.log_out(name), layout.log_err(name)):
+        if os.path.lexists(path) and not is_regular(path):  # a FIFO there would hold the launcher for ever
             os.unlink(path)
     reserve(layout.attempt_reserve(name, attempt), RESERVE)
     staging.add(name, layout.brief(name), encoded(record.entry.brief))
@@ -135,9 +139,14 @@ def make_directories(*paths: str) -> None:
             os.mkdir(path, 0o700)
 
 
+def is_regular(path: str) -> bool:
+    return stat.S_ISREG(os.lstat(path).st_mode)
+
+
 def reserve(path: str, space: bytes) -> None:
     """Space for the launcher's own words: written over in place when the disk has none left."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    never_held = os.O_NONBLOCK | os.O_NOFOLLOW  # by a FIFO, say, that a worker has put there
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | never_held, 0o600)
     try:
         write_all(fd, space)
     finally:

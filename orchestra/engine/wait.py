@@ -269,24 +269,36 @@ class _Wait:
             return "failed"
         waiting = [view for view in views if not view.ended]
         if not views:  # nobody was ever asked for
-            return None if self.observer.narrating() or self.may_be_coming() else "blocked"
+            return None if self.observer.narrating() or self.more_to_come() else "blocked"
         if not waiting:
-            return None if self.more_to_come() else "failed" if failed else "ended"
+            if self.more_to_come():
+                return None
+            return "failed" if failed else "blocked" if self.left_behind() else "ended"
         if self.scope.first and any(view.ended and self.counts(view) for view in views):
             return "ended"
         idle = (State.PLANNED,) if self.scope.drain else (State.DEFERRED, State.PLANNED)
         if all(view.state in idle or (view.gap and not self.scope.drain) for view in waiting):
-            return "blocked" if not self.observer.conducted() else None
+            return None if self.observer.conducted() or self.more_to_come() else "blocked"
         return None
 
     def more_to_come(self) -> bool:
-        """Whether the built-in narrator is still at work on all that is waited for, and may add to it."""
-        return self.for_the_whole_run() and self.observer.narrating()
-
-    def may_be_coming(self) -> bool:
-        """Whether the built-in narrator may have been called in the same breath, and has only to begin."""
+        """Whether the built-in narrator is at work on all that is waited for, and may add to it; or may
+        have been called in the same breath, to begin or to go on.
+        """
+        if not self.for_the_whole_run() or self.observer.history.plan is None:
+            return False
         young = clock.monotonic() - self.began_s < START_PATIENCE_S
-        return young and self.for_the_whole_run() and self.observer.history.plan is not None
+        return self.observer.narrating() or (young and (not self.names or self.left_behind()))
+
+    def left_behind(self) -> bool:
+        """Whether the built-in narrator died, or was interrupted, before it came to all of its plan."""
+        history = self.observer.history
+        is_open = history.narration is not None and not history.narration.over
+        to_come = any(name not in history.workers for name in history.planned())
+        return self.for_the_whole_run() and is_open and (to_come or self.has_idle())
+
+    def has_idle(self) -> bool:
+        return any(view.state == State.DEFERRED for view in self.views.values())
 
     def for_the_whole_run(self) -> bool:
         scope = self.scope

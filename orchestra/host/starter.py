@@ -78,7 +78,8 @@ def become_launcher(libc: ctypes.CDLL, stderr: bytes, seconds: float, argv: list
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if seconds:
         signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again and again, as bash may miss one
-    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+    never_held = os.O_NONBLOCK | os.O_NOFOLLOW  # by a FIFO, say, that a worker has put there
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND | never_held, 0o600), 2)
     # -p: neither BASH_ENV nor functions of the narrator's environment get into the launcher.
     os.execv(argv[0], argv)
 

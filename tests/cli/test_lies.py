@@ -507,3 +507,17 @@ def test_a_file_of_the_future_is_a_sign_of_now_alone(root: Root) -> None:
     root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps([row]))
     wait_until(lambda: root.worker("r", "W")["state"] == "stalled", "its stall")
     root("stop", "r")
+
+
+@pytest.mark.parametrize(
+    "place", ["log-W.out", "log-W.err", ".pid-W.json", "attempts/W/1/reserve", "attempts/W/1/launcher.err"]
+)
+def test_a_pipe_in_the_place_of_a_file_holds_nobody(root: Root, place: str) -> None:
+    root.init("r")
+    path = root.run_dir("r") / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    answer = root.spawn("r", {"W": ["true"], "Other": ["true"]})
+    assert "Other" in answer.names("spawned")
+    assert sorted(answer.names("spawned") + answer.names("failed")) == ["Other", "W"]
+    assert root("wait", "r", "--keep-going", "--timeout", "60").json["counts"]["running"] == 0

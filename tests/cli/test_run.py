@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from conftest import Answer, Root, wait_until
+from conftest import Answer, Root, wait_until, watches
 
 from orchestra.engine.conduct import conduct
 from orchestra.engine.narrator import Narrator
@@ -224,7 +224,7 @@ def test_a_brief_that_is_gone_is_told_before_anything_is_started(root: Root) -> 
     assert root("run", "--run", "r").json["counts"]["done"] == 2
 
 
-def test_a_brief_that_goes_while_it_runs_does_not_have_the_narrator_run_on_for_ever(root: Root) -> None:
+def test_a_brief_that_goes_while_it_runs_can_come_back(root: Root) -> None:
     brief = root.path.parent / "b.md"
     brief.write_text("do it")
     removes = "phases:\n- {name: one, workers: [{name: A, brief: b, command: [rm, B]}]}\n"
@@ -234,7 +234,24 @@ def test_a_brief_that_goes_while_it_runs_does_not_have_the_narrator_run_on_for_e
         + "- {name: two, workers: [{name: B, brief: b.md, command: ['true']}]}\n",
     )
     assert root("run", "--run", "r").json["error"]["code"] == "bad_plan"
-    assert root("status", "r").json["next"] == ["orchestra spawn r --phase two"]
+    assert root("status", "r").json["next"][0] == "orchestra run --run r"
+    brief.write_text("do it")
+    assert root("run", "--run", "r").json["counts"]["done"] == 2
+
+
+def test_who_waits_for_the_whole_run_hears_that_its_narrator_died_before_the_end(root: Root) -> None:
+    plan = write_plan(root, {"one": {"A": GATE}, "two": {"B": RAN}})
+    root("init", "night", "--plan", plan)
+    running = root.start("run", "--run", "night", stdout=subprocess.PIPE)
+    wait_until(lambda: root("status", "night").json["counts"]["running"], "the worker")
+    following = root.start("wait", "night", "--keep-going", "--timeout", "60", stdout=subprocess.PIPE)
+    wait_until(lambda: watches(following.pid), "the watch")
+    running.kill()
+    running.communicate()
+    (root.path / "go").touch()
+    answer = answer_of(following)
+    assert (answer.code, answer.json["outcome"]) == (4, "blocked")
+    assert answer.json["next"][0] == "orchestra run --run night"
 
 
 def test_only_the_built_in_narrator_keeps_a_wait_for_the_whole_run(root: Root) -> None:

@@ -11,7 +11,7 @@ from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
 from orchestra.model.advice import mend_steps, next_steps, worth_proposing
 from orchestra.model.record import State
-from orchestra.model.snapshot import WorkerView
+from orchestra.model.snapshot import WorkerView, ended_alike
 from orchestra.model.verdict import Retry, Verdict
 
 
@@ -59,6 +59,8 @@ def steps_about(words: str, view: WorkerView, story: dict[str, Any], *, free: bo
         found.append(f"orchestra logs {words} {name} --stderr")
     if view.retry == Retry.NEVER and view.verdict != Verdict.STOPPED:  # somebody wanted that
         found += mended
+    if free and ended_alike(view) and not worth_proposing(view) and view.retry != Retry.NEVER:
+        found.append(f"orchestra retry {words} {name} -- CMD")
     return found
 
 
