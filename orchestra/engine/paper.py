@@ -45,7 +45,7 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
         if os.path.lexists(path):
             os.unlink(path)
     for path in (layout.mark(name), layout.log_out(name), layout.log_err(name)):
-        if os.path.lexists(path) and not is_regular(path):  # a FIFO there would hold the launcher for ever
+        if is_pipe(path):  # it would hold the launcher for ever
             os.unlink(path)
     reserve(layout.attempt_reserve(name, attempt), RESERVE)
     staging.add(name, layout.brief(name), encoded(record.entry.brief))
@@ -139,8 +139,8 @@ def make_directories(*paths: str) -> None:
             os.mkdir(path, 0o700)
 
 
-def is_regular(path: str) -> bool:
-    return stat.S_ISREG(os.lstat(path).st_mode)
+def is_pipe(path: str) -> bool:
+    return os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)
 
 
 def reserve(path: str, space: bytes) -> None:
