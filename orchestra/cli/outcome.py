@@ -9,7 +9,7 @@ from orchestra.cli.session import Session
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import mend_steps
+from orchestra.model.advice import retry_step
 from orchestra.model.record import State
 
 ALL_WELL, FAILED, DEFERRED = 0, 1, 4
@@ -36,7 +36,7 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
     failed = [views.named(row["name"]) for row in report.already if row["state"] == State.FAILED]
     # By name, whatever a retry is worth: they were asked for by name, and are not started again.
     if failed and session.verb == "spawn" and not proposed("retry"):
-        steps += mend_steps(session.words, failed)
+        steps += retry_step(session.words, failed)
     if dry_run:
         steps = [
             shlex.join(
@@ -55,7 +55,7 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
         show_buckets(report, dry_run=dry_run, nothing=nothing)
 
     session.answer(body, steps, text)
-    return exit_status(report)
+    return exit_status(report, unnamed=session.verb == "retry")
 
 
 def command(session: Session) -> list[str]:
@@ -63,8 +63,10 @@ def command(session: Session) -> list[str]:
     return [] if session.after_dashes is None else ["--", *session.after_dashes]
 
 
-def exit_status(report: SpawnReport) -> int:
-    if report.failed or any(row["state"] == State.FAILED for row in report.already):
+def exit_status(report: SpawnReport, *, unnamed: bool) -> int:
+    """`unnamed`: nobody asked for those by name that were left alone."""
+    left_failed = any(row["state"] == State.FAILED for row in report.already)
+    if report.failed or (left_failed and not (unnamed and report.spawned)):
         return FAILED
     return DEFERRED if report.deferred or waiting(report) else ALL_WELL
 

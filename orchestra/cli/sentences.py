@@ -95,6 +95,22 @@ def damaged(rows: list[Row]) -> str:
     return f"the event log was damaged{torn}: {places}{more} were no event{kept}"
 
 
+def shortened(rows: list[Row]) -> str:
+    row = rows[0]
+    lost = f"operations {row['after_op'] + 1} to {row['up_to_op']}"
+    back = "; what state.json had of them is in the log again" if "op" in row or "what" in row else ""
+    return f"the event log was cut from outside: it has lost {lost}{back}"
+
+
+def unknown(row: Row) -> str:
+    return f"at work, pids {numbers(row['pids'])}" if row["pids"] else "not at work"
+
+
+def strays_ended(rows: list[Row]) -> str:
+    strays = [stray for row in rows for stray in row["strays"]]
+    return f"ended what lived of this run unknown to its log: {workers(strays, pids)}"
+
+
 def leftovers_ended(rows: list[Row]) -> str:
     return f"ended what lost workers had left running: {workers(rows, pids)}"
 
@@ -103,6 +119,10 @@ _ALERTS: dict[str, Say] = {
     "dead_holder": lambda rows: (
         f"the narrator that holds the lock is dead: {holder(rows[0])}; "
         "the next command that changes the run takes over"
+    ),
+    "stopped_holder": lambda rows: (
+        f"the narrator that holds the lock is stopped: {holder(rows[0])}; "
+        f"kill -CONT {rows[0]['pid']} lets it go on, orchestra unlock RUN --force takes the run from it"
     ),
     "unreadable_lock": lambda rows: f"the lock does not say whose it is: {rows[0]['path']}",
     "gap": lambda rows: f"left half-done by a dead narrator: {workers(rows, gap)}",
@@ -113,6 +133,12 @@ _ALERTS: dict[str, Say] = {
         "results that came after their attempt was given up, kept but not believed: "
         + workers(rows, lambda row: f"attempt {row['attempt']}")
     ),
+    "unknown_worker": lambda rows: (
+        f"in the run's directory and not in its log: {workers(rows, unknown)}; the same spawn again takes "
+        "them on, orchestra stop RUN ends what is at work"
+    ),
+    "strays_ended": strays_ended,
+    "log_shortened": shortened,
     "log_damage": damaged,
     "log_damaged": damaged,
     "lock_taken_over": taken_over,
@@ -120,6 +146,7 @@ _ALERTS: dict[str, Say] = {
     "leftovers_ended": leftovers_ended,
 }
 _RECOVERED: dict[str, Say] = {
+    "log_shortened": shortened,
     "lock_taken_over": taken_over,
     "log_damaged": damaged,
     "half_done_spawn": lambda rows: (

@@ -11,14 +11,16 @@ import os
 from collections.abc import Callable, Iterator
 
 from orchestra.backend.base import Backend
+from orchestra.engine import losses
 from orchestra.engine.heart import Heart
 from orchestra.engine.narrator import Narrator
-from orchestra.engine.observe import Observer, no_such_run
+from orchestra.engine.observe import Observer
 from orchestra.engine.settle import settle
 from orchestra.engine.vigil import Vigil, heartbeat_in_words
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Superseded, Usage
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
+from orchestra.model.history import History
 from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
 from orchestra.model.record import Seat
 from orchestra.model.snapshot import WorkerView
@@ -33,6 +35,8 @@ CHECKPOINT_BYTES = 8 << 20  # of the log, in one command
 
 class Conductor(Observer):
     """An observer that holds the lock, and so may act and record."""
+
+    holds = True
 
     def __init__(self, layout: Layout, heart: Heart, backend: Backend | None = None) -> None:
         super().__init__(layout, backend)
@@ -87,10 +91,12 @@ class Conductor(Observer):
                 fresh = damage + [draft for draft in drafts if not self.history.knows(draft)]
                 events = appender.append(fresh, at=clock.now(), epoch=self.epoch)
         except OSError as error:
-            raise Storage.from_os("append to the event log", self.layout.events, error) from error
+            raise losses.unreadable("append to the event log", self.layout, error) from error
         self.history.apply(events)
-        if self.log.offset - self.saved_to > CHECKPOINT_BYTES:  # a long command's, too, is not read whole
-            self.saved_to = self.log.offset
+        if (
+            self.log.place.offset - self.saved_to > CHECKPOINT_BYTES
+        ):  # a long command's, too, is not read whole
+            self.saved_to = self.log.place.offset
             self.write_checkpoint({})
         return events
 
@@ -104,15 +110,26 @@ class Conductor(Observer):
             self._repair_log()
         self.open()
         self.began_at = self.history.op
-        self.saved_to = self.log.offset
-        self.epoch = self.history.epoch + 1
+        self.saved_to = self.log.place.offset
+        saved = losses.lost(self.layout, self.history)
+        self.epoch = max(self.history.epoch, saved.epoch if saved else 0) + 1
         self.heart.sign(self.epoch)
+        if saved is not None:
+            self._tell_again(saved)
         if freed is not None:
             seen = process.lives(freed.process) is False
             reason = "its holder is dead" if seen else "its holder's heartbeat has stopped"
             note = {"holder": freed.to_json(), "reason": reason}
             self.record([Draft(ALERTS, "lock_taken_over", note), *self._untold_damage()])
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
+
+    def _tell_again(self, saved: History) -> None:
+        """Of a log that was cut: what it has lost and state.json still has."""
+        note = {"after_op": self.history.op, "up_to_op": saved.op}
+        self.log.last_op = saved.op  # no operation is given twice
+        again = losses.told_again(saved, self.history)
+        self.record([Draft(ALERTS, "log_shortened", note), *again])
+        self.recovered.append({"what": "log_shortened", **note})
 
     def _clear_litter(self, pid: int) -> None:
         """Files that the dead holder was building."""
@@ -147,7 +164,7 @@ class Conductor(Observer):
                 drafts = log_damaged(appender.repair())
                 appender.append(drafts, at=clock.now(), epoch=probe.history.epoch)
         except OSError as error:
-            raise Storage.from_os("repair the event log", self.layout.events, error) from error
+            raise losses.unreadable("repair the event log", self.layout, error) from error
         self.recovered += [{"what": draft.kind, **draft.data} for draft in drafts]
 
     def sit(self, narrator: str | None) -> None:
@@ -193,7 +210,7 @@ class Conductor(Observer):
         if not history.whole or history.op != log.last_op:
             return  # interrupted between the log and its fold
         with contextlib.suppress(OSError):
-            data = render(self.layout.run_id, history, views, log.place(), self.settled_op)
+            data = render(self.layout.run_id, history, views, log.place, self.settled_op)
             publish(self.layout.state, data, durable=False)
 
 
@@ -228,7 +245,7 @@ def conduct(
     """
     refuse_inside_worker(who.command)
     if not os.path.isdir(layout.run_dir):
-        raise no_such_run(layout)
+        raise losses.no_such_run(layout)
     with holding(layout, who, may_also_take) as (heart, freed):
         conductor = Conductor(layout, heart, backend)
         conductor.begin(freed)
@@ -308,9 +325,10 @@ def already_active(layout: Layout, sight: lock.LockSight, vigil: Vigil) -> Narra
         )
     pid, host = sight.holder.process.pid, sight.holder.process.host
     health = vigil.health(sight.holder)
+    stopped = f" and is stopped (kill -CONT {pid} lets it go on)" if vigil.stopped(sight) else ""
     return NarratorAlreadyActive(
         f"another narrator (pid {pid} on {host}, orchestra {sight.holder.command}) "
-        f"has held run {layout.run_id} since {sight.holder.acquired_at}{heartbeat_in_words(health)}",
+        f"has held run {layout.run_id} since {sight.holder.acquired_at}{heartbeat_in_words(health)}{stopped}",
         hint=f"wait for it, or end it (kill {pid}): its workers run on; "
         f"only if you are sure that it must lose the run: orchestra unlock {layout.words} --force"
         if health.left_s is None

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from orchestra.engine.doctor import Probe
+from orchestra.engine.losses import origin
 from orchestra.engine.observe import Observer
 from orchestra.engine.place import closed, run_ids, temporary, tmp_dir
 from orchestra.errors import OrchestraError
@@ -23,7 +24,6 @@ from orchestra.store.layout import Layout
 from orchestra.store.publish import builder_of
 
 YOUNG_S = 600.0  # a directory is made before the process that will use it
-_LAUNCHER = re.compile(r"(/.*)/\.run-[A-Za-z0-9][A-Za-z0-9._-]*\.sh")
 _TMP_NAME = re.compile(re.escape(os.path.basename(tmp_dir(""))) + r"[0-9a-f]{16}")
 
 
@@ -88,7 +88,7 @@ def families(place: Place) -> list[Family]:
     observers: dict[str, Observer | str] = {}
     found = []
     for token, group in members.items():
-        run_dir = next(filter(None, map(run_of, group)), None)
+        run_dir = next(filter(None, (origin(bearer)[0] for bearer in group)), None)
         standing, worker = ("nameless", None) if run_dir is None else standing_of(token, run_dir, observers)
         elsewhere = run_dir is not None and run_dir != place.run_dir and not place.holds(run_dir)
         if elsewhere and standing != "gone":
@@ -101,14 +101,6 @@ def families(place: Place) -> list[Family]:
         words = place.words(run_dir) if run_dir is not None else ""
         found.append(Family(token, pids, run_dir, words, worker, standing))
     return found
-
-
-def run_of(bearer: process.Bearer) -> str | None:
-    """A launcher tells its run by its script; all that it starts, by the environment."""
-    for word in bearer.words:
-        if match := _LAUNCHER.fullmatch(word):
-            return match[1]
-    return bearer.environment.get("ORCHESTRA_RUN_DIR") or None
 
 
 def standing_of(token: str, run_dir: str, observers: dict[str, Observer | str]) -> tuple[str, str | None]:

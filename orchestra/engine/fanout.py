@@ -93,6 +93,8 @@ class FanOut:
         self.conductor.check_still_mine()
         staging, staged = Staging(), list[WorkerRecord]()
         for record in records:
+            if self.was_claimed(record):
+                continue
             with self.in_its_own_right(record):
                 spoke = self.pressure(record)
                 if spoke and (staged or self.pending):
@@ -109,6 +111,15 @@ class FanOut:
                     stage_trail(self.conductor, record, staging)
                     staged.append(record)
         self.launch(staged, staging)
+
+    def was_claimed(self, record: WorkerRecord) -> bool:
+        """Whether its attempt is at work, or was, and the log has lost that: then it is not started again."""
+        if not os.path.lexists(self.layout.mark(record.name)):
+            return False
+        view = self.conductor.view(record)
+        if view.at_work or view.ended:
+            self.met(view)
+        return view.at_work or view.ended
 
     def launch(self, staged: list[WorkerRecord], staging: Staging) -> None:
         if staged:
@@ -239,15 +250,8 @@ class FanOut:
     def settle_dead(self, record: WorkerRecord, pid: int | None) -> None:
         """A launcher ended without a sign: another had claimed the attempt, or it failed."""
         view = self.conductor.view(record)
-        if view.state in (State.RUNNING, State.STALLED, State.DONE):
-            self.outcomes[record.name] = Outcome(
-                "spawned",
-                {"name": record.name, "attempt": record.attempt, "pid": view.process and view.process.pid},
-                next(iter(facts(view)), None),
-            )
-        elif view.ended:
-            self.outcomes[record.name] = Outcome("failed", failed_row(view), facts(view)[0])
-            self.let_go(record)
+        if view.at_work or view.ended:
+            self.met(view)
         else:
             if self.batch is not None and pid is None:
                 # Its helper died: the launcher may still come up, and then it claims its attempt.
@@ -255,6 +259,18 @@ class FanOut:
                 return
             said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or "it said nothing"
             self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)
+
+    def met(self, view: WorkerView) -> None:
+        """It was found at work, or ended."""
+        record = view.record
+        fact = next(iter(facts(view)), None)
+        if view.at_work or view.state == State.DONE:
+            pid = view.process and view.process.pid
+            answer = {"name": record.name, "attempt": record.attempt, "pid": pid}
+            self.outcomes[record.name] = Outcome("spawned", answer, fact)
+        else:
+            self.outcomes[record.name] = Outcome("failed", failed_row(view), fact)
+            self.let_go(record)
 
     def give_up(self, pending: Pending) -> None:
         self.conductor.check_still_mine()

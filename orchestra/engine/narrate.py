@@ -46,10 +46,13 @@ class NarrateReport(NamedTuple):
     failed: list[str]  # workers
 
 
-def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> NarrateReport:
-    """Drive the plan to its end. A KeyboardInterrupt leaves the workers running.
+def narrate(
+    conductor: Conductor, tell: Tell, *, throttled: bool = True, keep_going: bool = False
+) -> NarrateReport:
+    """Drive the plan to its end; with `keep_going` also where workers fail, whatever the plan says.
 
-    Raises Usage for a run without a plan, BadPlan for a brief that is gone.
+    A KeyboardInterrupt leaves the workers running. Raises Usage for a run without a plan, BadPlan for
+    a brief that is gone.
     """
     plan = conductor.history.plan
     if plan is None:
@@ -62,13 +65,14 @@ def narrate(conductor: Conductor, tell: Tell, *, throttled: bool = True) -> Narr
         wanted_of(conductor, phase)  # a brief that is gone is told before anything is done
     if conductor.history.narration is None or conductor.history.narration.over:
         conductor.record([Draft(CONTROL, "narration_began", {})])
-    report = _narrate(conductor, plan, tell, throttled=throttled)
+    stops = plan.on_failure == "stop" and not keep_going
+    report = _narrate(conductor, plan, tell, throttled=throttled, stops=stops)
     stopped_for = report.failed if report.stopped_at else []
     conductor.record([Draft(CONTROL, "narration_ended", {"stopped_for": stopped_for})])
     return report
 
 
-def _narrate(conductor: Conductor, plan: Plan, tell: Tell, *, throttled: bool) -> NarrateReport:
+def _narrate(conductor: Conductor, plan: Plan, tell: Tell, *, throttled: bool, stops: bool) -> NarrateReport:
     finished: list[str] = []
     failed: list[str] = []
     room = Room(conductor.layout.root) if throttled else None
@@ -76,7 +80,7 @@ def _narrate(conductor: Conductor, plan: Plan, tell: Tell, *, throttled: bool) -
         tell(Told("phase", phase.name))
         unmended = _Phase(conductor, phase, tell, room).drive()
         failed += unmended
-        if unmended and plan.on_failure == "stop":
+        if unmended and stops:
             return NarrateReport(finished, phase.name, failed)
         finished.append(phase.name)
     return NarrateReport(finished, None, failed)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
-from orchestra.engine.place import run_ids
-from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker, Storage
+from orchestra.engine import losses
+from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker
 from orchestra.host import clock
 from orchestra.model.history import History
 from orchestra.model.memory_kills import may_be_memory
 from orchestra.model.names import or_nearest
 from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import Sight, Snapshot, Views, WorkerView, judge
-from orchestra.model.trail import parse_mark, parse_result, parse_sentinel
+from orchestra.model.trail import Mark, parse_mark, parse_result, parse_sentinel
 from orchestra.model.verdict import Verdict
 from orchestra.model.workers import ABANDONED
 from orchestra.store import lock
@@ -37,6 +37,8 @@ MARK_PATIENCE_S = 5.0  # how long a mark may be there and unreadable: it is bein
 
 class Observer:
     """A run, seen. `refresh` reads what is new in the log; `view` looks at one worker."""
+
+    holds = False  # whether it has the run's lock, so that nobody else goes on meanwhile
 
     def __init__(self, layout: Layout, backend: Backend | None = None) -> None:
         self.layout = layout
@@ -68,9 +70,9 @@ class Observer:
         try:
             self.read_log(above=above)
         except FileNotFoundError:
-            raise no_such_run(self.layout) from None
+            raise losses.no_such_run(self.layout) from None
         except OSError as error:
-            raise Storage.from_os("read the event log", self.layout.events, error) from error
+            raise losses.unreadable("read the event log", self.layout, error) from error
         if self.history.created is None:
             if not self.log.damage and not os.path.isdir(self.layout.attempts):
                 raise NoSuchRun(
@@ -81,14 +83,15 @@ class Observer:
             raise CorruptLog(
                 f"the first lines of {self.layout.events} are damaged or gone: "
                 "what this run is cannot be read",
-                hint="restore events.jsonl from a copy, or start a new run from run.yaml",
+                hint="restore events.jsonl from a copy, or start a new run from run.yaml; "
+                f"orchestra stop {self.layout.words} ends what still runs of it",
                 path=self.layout.events,
             )
         return self
 
     def read_log(self, *, above: int = CHECKED_WHOLE) -> None:
         """Raises OSError. `above`: only for a log of more bytes than this a checkpoint counts."""
-        if self.log.offset == 0:
+        if self.log.place.offset == 0:
             self._resume(above)
         self.log.feed(self.history.apply)
 
@@ -109,7 +112,7 @@ class Observer:
         try:
             self.read_log()
         except OSError as error:
-            raise Storage.from_os("read the event log", self.layout.events, error) from error
+            raise losses.unreadable("read the event log", self.layout, error) from error
 
     # --- one worker ---------------------------------------------------------------------
 
@@ -140,6 +143,8 @@ class Observer:
         # Who claimed this attempt tells of it, also where the log has lost that and means it anew.
         claimant = mark.token if mark is not None and mark.attempt == record.attempt else None
         if mark is not None and (mark.attempt, mark.token) != (record.attempt, record.token):
+            if claimant and record.process is None and self._is_launcher(mark, name):
+                return Sight(mark=mark, process=mark.process, claimed=True, alive=True, claimant=claimant)
             mark, text = None, None  # of the attempt before, not yet archived; or not the launcher's word
         # What the log has was seen; a mark may be forged.
         who = record.process or (mark.process if mark else None)
@@ -176,6 +181,13 @@ class Observer:
                 return Sight(process=launchers[0], claimed=True, alive=True)
             return Sight(claimed=True, leftovers=tuple(m.pid for m in members))
         return Sight(trail=trail)
+
+    def _is_launcher(self, mark: Mark, name: str) -> bool:
+        """Whether who made the mark is at work."""
+        backend = self.backend
+        return bool(backend.lives(mark.process)) and backend.runs(
+            mark.process, self.layout.launcher(name), mark.token
+        )
 
     def _look_at_files(self, record: WorkerRecord, tokens: Container[str | None]) -> Sight:
         """A worker can write a sentinel; but then its launcher's result says otherwise. Raises OSError.
@@ -311,12 +323,13 @@ class Observer:
 
     def _present_alerts(self, sight: lock.LockSight, dead: bool, views: Views) -> list[dict[str, object]]:
         alerts: list[dict[str, object]] = []
-        if dead and sight.holder:
-            alerts.append(
-                {"kind": "dead_holder", "pid": sight.holder.process.pid, "command": sight.holder.command}
-            )
+        stopped = self.vigil.stopped(sight) if sight.held else None
+        for kind, holder in (("dead_holder", sight.holder if dead else None), ("stopped_holder", stopped)):
+            if holder is not None:
+                alerts.append({"kind": kind, "pid": holder.process.pid, "command": holder.command})
         if sight.held and sight.holder is None:
             alerts.append({"kind": "unreadable_lock", "path": self.layout.lock})
+        alerts += losses.alerts(self)
         alerts += [
             {"kind": "log_damage", "offset": d.offset, "size": d.size, "torn": d.torn}
             for d in self.log.damage
@@ -373,17 +386,3 @@ class Observer:
                 phase=phase,
             )
         return list(dict.fromkeys([*planned, *real]))
-
-
-def no_such_run(layout: Layout) -> NoSuchRun:
-    try:
-        others = run_ids(layout.root)
-    except Storage:
-        others = []
-    rootless = "" if os.path.isdir(layout.root) else f" (nor is there a directory {layout.root})"
-    shown = f"orchestra list{layout.options} shows the runs; orchestra init RUN{layout.options} makes one"
-    return NoSuchRun(
-        f"there is no run at {layout.run_dir}{rootless}",
-        hint=or_nearest(layout.run_id, others, shown),
-        path=layout.run_dir,
-    )

@@ -12,8 +12,8 @@ from orchestra.engine.room import Room
 from orchestra.engine.spawn import already_row
 from orchestra.errors import Usage
 from orchestra.model.event import COMMANDS, Draft
-from orchestra.model.record import State
-from orchestra.model.verdict import may_gain
+from orchestra.model.record import State, WorkerRecord
+from orchestra.model.verdict import Verdict, may_gain
 
 _NOTE = {
     State.DONE: "it has not failed: nothing was done",
@@ -21,6 +21,13 @@ _NOTE = {
     State.DEFERRED: "it has not been started yet: spawn tries it again",
     State.FAILED: "a retry would end alike until it is mended: name it to retry all the same",
 }
+
+
+def note(record: WorkerRecord) -> str:
+    """Why it is left alone."""
+    if record.verdict == Verdict.STOPPED:
+        return "somebody wanted it to end: name it to start it all the same"
+    return _NOTE.get(record.state, "it has not ended: nothing was done")
 
 
 def retry(
@@ -48,8 +55,7 @@ def retry(
         if record.state == State.FAILED and (names or may_gain(record.retry)):
             failed.append(record)
         else:
-            row = already_row(conductor.view(record))
-            already.append({**row, "note": _NOTE.get(record.state, "it has not ended: nothing was done")})
+            already.append({**already_row(conductor.view(record)), "note": note(record)})
     conductor.check_still_mine()
     room = Room(conductor.layout.root) if throttled else None  # refuses bad settings: nothing is done yet
     for record in failed:

@@ -6,15 +6,18 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from orchestra.engine import losses
 from orchestra.engine.burial import bury, finish, retell, write_result
 from orchestra.engine.observe import Observer
+from orchestra.errors import OrchestraError
 from orchestra.host import clock
-from orchestra.model.event import COMMANDS, Draft
+from orchestra.model.event import ALERTS, COMMANDS, Draft
 from orchestra.model.launcher import GRACE_S
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, facts
 from orchestra.model.trail import Result
 from orchestra.model.verdict import Verdict, retry_advice
+from orchestra.store.layout import Layout
 from orchestra.store.publish import publish
 
 if TYPE_CHECKING:
@@ -34,11 +37,14 @@ class StopReport(NamedTuple):
     stopped: list[dict[str, Any]]
     already: list[dict[str, Any]]
     alive: list[dict[str, Any]]  # what could not be ended, with its PIDs
+    strays: list[dict[str, Any]]  # what the log did not know, and was ended
 
 
 def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopReport:
-    """End these workers (all that have not ended, where none is named), and with them whom an earlier
-    stop meant and did not live to end. Raises NoSuchWorker.
+    """End these workers, and with them whom an earlier stop meant and did not live to end.
+
+    Where none is named: all that have not ended, and what lives of this run unknown to its log.
+    Raises NoSuchWorker.
     """
     named = [conductor.record_of(name) for name in dict.fromkeys(names)]
     views = [conductor.view(record) for record in named or conductor.history.workers.having("going")]
@@ -58,7 +64,20 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     )
     stopped, alive = finish_stops(conductor)
     asked = {view.record.name for view in views}
-    return StopReport([row for row in stopped if row["name"] in asked], already, alive)
+    strays = [] if names else end_strays(conductor, grace_s)
+    alive += [{"name": row["worker"], "pids": row["still_alive"]} for row in strays if "still_alive" in row]
+    return StopReport([row for row in stopped if row["name"] in asked], already, alive, strays)
+
+
+def end_strays(conductor: Conductor, grace_s: float) -> list[dict[str, Any]]:
+    known = {record.token for record in conductor.history.workers.values()}
+    there = losses.strays(conductor.layout.run_dir, known)
+    if not there:
+        return []
+    conductor.check_still_mine()
+    rows = losses.end(conductor.backend, there, grace_s=grace_s)
+    conductor.record([Draft(ALERTS, "strays_ended", {"strays": rows})])
+    return rows
 
 
 def finish_stops(conductor: Conductor) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -141,13 +160,21 @@ def end_and_record(
     return stopped, alive
 
 
-def stop_unrecorded(observer: Observer, names: list[str], *, grace_s: float) -> list[str]:
-    """End workers of a run that cannot be written to: their launchers keep space for their results.
+def stop_unrecorded(layout: Layout, names: list[str], *, grace_s: float) -> list[str]:
+    """End workers of a run that cannot be read or written to; returns what was ended, in words.
 
-    Returns who was ended; nobody while a living narrator holds the run. Raises NoSuchWorker.
+    Their launchers keep space for their results. Nothing is done while a living narrator holds the run.
+    Raises NoSuchWorker.
     """
+    observer = Observer(layout)
     if observer.conducted():
         return []
+    try:
+        observer.open()
+    except OrchestraError:
+        there = [stray for stray in losses.strays(layout.run_dir) if stray.worker in names or not names]
+        rows = losses.end(observer.backend, there, grace_s=grace_s)
+        return [f"{row['worker']} (pids {', '.join(map(str, row['pids']))})" for row in rows]
     named = [observer.record_of(name) for name in dict.fromkeys(names)]
     going = named or observer.history.workers.having("going")
     views = [observer.view(record, conducted=False) for record in going]

@@ -38,6 +38,11 @@ class Vigil:
         """Whether it is proved that nobody who may have the lock lives."""
         return bool(sight.holders) and all(self.health(holder).dead for holder in sight.holders)
 
+    def stopped(self, sight: lock.LockSight) -> Holder | None:
+        """Who has the lock and is stopped, as by SIGSTOP: alive, and of no use."""
+        holder = sight.holder
+        return holder if holder is not None and process.is_stopped(holder.process) else None
+
     def describe(self, sight: lock.LockSight) -> dict[str, object]:
         """A lock that is held, for an answer."""
         if sight.holder is None:

@@ -60,6 +60,12 @@ def start_of(pid: int) -> int | None:
     return int(fields[19])
 
 
+def is_stopped(process: Process) -> bool:
+    """Whether it is stopped by a signal, or by a debugger, and does nothing until it is let go on."""
+    stat = read(process.pid, "stat").rpartition(b")")[2].split()
+    return bool(stat) and stat[0] in (b"T", b"t") and lives(process) is True
+
+
 def group_of(pid: int) -> int | None:
     """Its process group; None where there is no such process."""
     try:

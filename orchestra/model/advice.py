@@ -10,9 +10,10 @@ from orchestra.model.plan import Plan
 from orchestra.model.record import ENDED, Narration, Seat, State
 from orchestra.model.snapshot import Snapshot, Views, WorkerView, ended_alike
 from orchestra.model.throttle import never_met
-from orchestra.model.verdict import Retry, Verdict, may_gain
+from orchestra.model.verdict import Verdict, may_gain
 
 MOST_NAMES = 20
+MOST_EXPLAINED = 3
 
 
 class Standing:
@@ -72,6 +73,12 @@ def free_the_lock(s: Standing) -> Iterator[str]:
         yield f"orchestra unlock {s.run}"
 
 
+def wake_the_narrator(s: Standing) -> Iterator[str]:
+    """Who holds the lock is stopped: let it go on."""
+    for alert in s.present("stopped_holder"):
+        yield f"kill -CONT {alert['pid']}"
+
+
 def take_the_seat(s: Standing) -> Iterator[str]:
     """It is another's: take over."""
     if s.seat == Seat.TAKEN and not s.snapshot.conducted:
@@ -80,12 +87,18 @@ def take_the_seat(s: Standing) -> Iterator[str]:
 
 def after_a_death(s: Standing) -> Iterator[str]:
     """The built-in narrator died or was interrupted: it goes on with the plan. Another dead holder:
-    any mutating command takes over, and unlock does only that.
+    any mutating command takes over, and unlock does only that; as it does for a log that was cut.
     """
     if s.free and s.unfinished and s.narration is not None and not s.narration.over:
         yield f"orchestra run --run {s.run}"
-    elif s.free and s.present("dead_holder"):
+    elif s.free and (s.present("dead_holder") or s.present("log_shortened")):
         yield f"orchestra unlock {s.run}"
+
+
+def look_closer(s: Standing) -> Iterator[str]:
+    """Somebody is at work of whom the log knows nothing: doctor."""
+    if any(alert["pids"] for alert in s.present("unknown_worker")):
+        yield f"orchestra doctor {s.run}"
 
 
 def end_leftovers(s: Standing) -> Iterator[str]:
@@ -95,23 +108,22 @@ def end_leftovers(s: Standing) -> Iterator[str]:
 
 
 def explain_first(s: Standing) -> Iterator[str]:
-    """A failure that nobody asked for: of those it is about; one that only a person can mend goes first,
+    """Failures that nobody asked for, a few: of those it is about; what only a person can mend goes first,
     then the latest. And somebody who stalls.
     """
     failed = s.among(State.FAILED)
-    ours = [view for view in failed if view.record.name in s.about] or failed
-    unasked = [view for view in ours if view.verdict != Verdict.STOPPED]
-    for view in (
-        sorted(unasked, key=lambda v: (may_gain(v.retry), -v.record.op))[:1] + s.among(State.STALLED)[:1]
-    ):
+    ours = unasked([view for view in failed if view.record.name in s.about] or failed)
+    ours.sort(key=lambda v: (may_gain(v.retry), -v.record.op))
+    shown = [view for view in ours if not may_gain(view.retry)][:MOST_EXPLAINED] or ours[:1]
+    for view in shown + s.among(State.STALLED)[:1]:
         yield f"orchestra explain {s.run} {view.record.name}"
 
 
 def mend(s: Standing) -> Iterator[str]:
-    """Failures that may gain by it: retry; and what else helps those that ended the built-in narrator."""
+    """Failures that may gain by another attempt, and those that ended the built-in narrator: retry."""
     if s.free:
-        failed = s.among(State.FAILED)
-        yield from mend_steps(s.run, [v for v in failed if s.stopped_narrator(v) or worth_proposing(v)])
+        failed = [v for v in s.among(State.FAILED) if may_gain(v.retry)]
+        yield from retry_step(s.run, [v for v in failed if s.stopped_narrator(v) or worth_proposing(v)])
 
 
 def end_the_quiet(s: Standing) -> Iterator[str]:
@@ -136,23 +148,28 @@ def pick_up(s: Standing) -> Iterator[str]:
 
 
 def begin_next_phase(s: Standing) -> Iterator[str]:
-    """A phase is over and all was well, or the plan says to continue: spawn the next."""
-    well = State.FAILED not in s.states or (s.plan is not None and s.plan.on_failure == "continue")
+    """A phase is over, and all was well or as was wanted, or the plan says to continue: spawn the next."""
+    well = s.plan is not None and (s.plan.on_failure == "continue" or not unasked(s.among(State.FAILED)))
     if s.free and well and (phase := next_phase(s.snapshot.workers, s.plan)) is not None:
         yield f"orchestra spawn {s.run} --phase {phase}"
 
 
 def run_on(s: Standing) -> Iterator[str]:
-    """Once mended is what has ended the built-in narrator before the plan's end."""
-    stopped = s.narration is not None and bool(s.narration.stopped_for)
-    if s.free and stopped and (s.unfinished or any(map(s.stopped_narrator, s.among(State.FAILED)))):
-        yield f"orchestra run --run {s.run}"
+    """What has ended the built-in narrator before the plan's end is mended, or somebody wanted it: run."""
+    stopped_for = s.narration.stopped_for if s.narration is not None else ()
+    if not (s.free and stopped_for and s.unfinished):
+        return
+    standing = [view for view in s.among(State.FAILED) if view.record.name in stopped_for]
+    if not unasked(standing):
+        yield f"orchestra run --run {s.run}{' --keep-going' if standing else ''}"
 
 
 RULES: tuple[Callable[[Standing], Iterator[str]], ...] = (
     free_the_lock,
+    wake_the_narrator,
     take_the_seat,
     after_a_death,
+    look_closer,
     end_leftovers,
     explain_first,
     mend,
@@ -164,16 +181,16 @@ RULES: tuple[Callable[[Standing], Iterator[str]], ...] = (
 )
 
 
-def mend_steps(run: str, failed: Sequence[WorkerView]) -> list[str]:
-    """What helps failed ones: another command where the command is to blame, else another attempt."""
-    typos = [v for v in failed if v.verdict == Verdict.SPAWN_ERROR and v.retry == Retry.NEVER]
-    others = [v.record.name for v in failed if v not in typos]
-    steps = [f"orchestra retry {run} {view.record.name} -- CMD" for view in typos[:MOST_NAMES]]
-    if others:
-        steps.append(
-            f"orchestra retry {run} {' '.join(others) if len(others) <= MOST_NAMES else ''}".rstrip()
-        )
-    return steps
+def unasked(failed: Sequence[WorkerView]) -> list[WorkerView]:
+    """Without those that somebody wanted to end."""
+    return [view for view in failed if view.verdict != Verdict.STOPPED]
+
+
+def retry_step(run: str, failed: Sequence[WorkerView]) -> list[str]:
+    """Another attempt for these, in one call; for too many to be named, of all that may gain by it."""
+    names = [view.record.name for view in failed]
+    shown = names if len(names) <= MOST_NAMES else []
+    return [" ".join(["orchestra retry", run, *shown])] if names else []
 
 
 def worth_proposing(view: WorkerView) -> bool:
@@ -188,14 +205,21 @@ def worth_proposing(view: WorkerView) -> bool:
     return record.attempt <= (record.entry.retries or 0) or not ended_alike(view)
 
 
-def after_error(code: str, verb: str, run: str, options: str) -> list[str]:
+def after_error(error: dict[str, Any], verb: str, run: str, options: str) -> list[str]:
     """What makes sense after an error; `run` and `options` as they must stand in a command, or nothing."""
-    if code == "no_such_run":
+    code = error["code"]
+    if code == "usage":
+        return [f"orchestra {verb} --help" if verb else "orchestra --help"]
+    if code == "no_such_run" and not error.get("pids"):
         return [f"orchestra list{options}"]
     if not run:
         return []
+    if code == "no_such_run":
+        return [f"orchestra stop {run}"]
     if code == "interrupted" and verb == "run":
         return [f"orchestra run --run {run}"]
+    if code in ("corrupt_log", "storage") and verb == "status":
+        return [f"orchestra doctor {run}"]
     if code in _LOOK_FIRST:
         return [f"orchestra status {run}"]
     return []
@@ -209,17 +233,18 @@ _LOOK_FIRST = (
     "no_such_worker",
     "name_taken",
     "storage",
+    "corrupt_log",
     "interrupted",
 )
 
 
 def next_phase(views: Views, plan: Plan | None) -> str | None:
-    """The first phase with workers that nobody asked for, if all before it are done."""
+    """The first phase with workers that nobody asked for, if all before it are over."""
     for phase in plan.phases if plan else ():
         states = {views.states[entry.name] for entry in phase.workers if entry.name in views.states}
         if State.PLANNED in states:
             return phase.name
-        if states - ({State.DONE, State.FAILED} if plan and plan.on_failure == "continue" else {State.DONE}):
+        if not states <= set(ENDED):
             return None
     return None
 

@@ -163,7 +163,7 @@ def _spawn_intended(history: History, event: Event) -> None:
 def _retry_intended(history: History, event: Event) -> None:
     data = event.data
     before = history._draft(data["worker"])
-    if before is None or data["attempt"] != before["attempt"] + 1:
+    if before is None or data["attempt"] <= before["attempt"]:
         return
     failure = {key: before[key] for key in _FAILURE}
     command = data.get("command")
@@ -229,6 +229,7 @@ def _spawned(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
     draft["state"], draft["since"], draft["op"] = State.RUNNING, at, op
     draft["process"] = process_from_json(data) if data.get("pid") else None
     draft["started_at"] = data.get("started_at")
+    draft["token"] = data.get("token") or draft["token"]
     draft["deferral"] = draft["reason"] = None
 
 

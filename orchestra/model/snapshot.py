@@ -27,6 +27,9 @@ class Sight(NamedTuple):
     signs: Signs | None = None  # of progress; None: not looked at
     memory_kill: str | None = None  # what the kernel's log says of its end
     held_up: str | None = None  # why its launcher does not do what it should, though it lives
+    claimant: str | None = (
+        None  # the launcher's token, where the log has lost that and means the attempt anew
+    )
 
 
 class WorkerView(NamedTuple):
@@ -46,6 +49,7 @@ class WorkerView(NamedTuple):
     leftovers: tuple[int, ...] = ()
     sentinel: Sentinel | None = None
     signs: Signs | None = None  # of one that runs, where they were looked at
+    claimant: str | None = None  # as in Sight
 
     @property
     def ended(self) -> bool:
@@ -190,7 +194,15 @@ def _running(record: WorkerRecord, sight: Sight, process: Process | None) -> Wor
     if sight.signs is not None and is_stalled(record.entry, sight.signs):
         state = State.STALLED
         reason = "; ".join(filter(None, [tell(record.entry, sight.signs), sight.held_up]))
-    return WorkerView(record, state, reason=reason, process=process, started_at=started_at, signs=sight.signs)
+    return WorkerView(
+        record,
+        state,
+        reason=reason,
+        process=process,
+        started_at=started_at,
+        signs=sight.signs,
+        claimant=sight.claimant,
+    )
 
 
 def _lost(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
@@ -225,7 +237,8 @@ def facts(view: WorkerView) -> list[Draft]:
     drafts = []
     starting = record.state in (State.SPAWNING, State.DEFERRED)
     if starting and view.process and view.state in (State.RUNNING, State.STALLED):
-        started = {**view.process.to_json(), "started_at": view.started_at}
+        claimant = {"token": view.claimant} if view.claimant else {}
+        started = {**view.process.to_json(), "started_at": view.started_at, **claimant}
         drafts.append(Draft(OBSERVATIONS, "spawned", {**who, **started}))
     if view.state == State.STALLED and not record.stalled:
         drafts.append(Draft(OBSERVATIONS, "stalled", {**who, "reason": view.reason}))

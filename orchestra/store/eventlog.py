@@ -7,6 +7,8 @@ What must stay true:
 * A write that fails is cut back to where it began, so no two records can fuse.
 * A torn tail is copied aside and cut off, a damaged line in the middle copied aside and
   blanked in place (offsets stay true), before anything is appended behind it.
+* Whoever has read on finds its place again, or the log was cut or replaced meanwhile: an error,
+  never an append behind what it did not read.
 * Up to CHECKED_WHOLE bytes a log is read from its beginning each time. A longer one is read on
   from where state.json has got to: damage before that place is found by whoever reads it whole
   (the next command once state.json is deleted), and till then harms nobody.
@@ -34,14 +36,18 @@ BEHIND = 24  # bytes before an offset that tell one log from another: a checksum
 PATIENCE_S = 10.0  # for whoever holds the log's lock: an append takes milliseconds
 
 
+class LogChanged(OSError):
+    """What was read is no longer what stands there."""
+
+
 class EventLog:
     """A reader of the log that remembers how far it has read, and the way to its lock."""
 
     def __init__(self, path: str, damaged_path: str, *, may_be_missing: bool = False) -> None:
         self.path = path
         self.damaged_path = damaged_path  # followed by .OFFSET
-        self.may_be_missing = may_be_missing  # then it is as good as empty
-        self.offset = 0  # what this object has read so far
+        self.may_be_missing = may_be_missing  # then it is as good as empty; and it may be trimmed
+        self.place = Place(0, "")  # how far this object has read
         self.last_op = 0
         self.damage: list[Damage] = []  # seen by reading, not yet set aside
 
@@ -52,11 +58,13 @@ class EventLog:
         return events
 
     def feed(self, take: Callable[[list[Event]], object]) -> None:
-        """Hand on what `read_new` would return, a piece at a time. Raises OSError."""
+        """Hand on what `read_new` would return, a piece at a time. Raises OSError, LogChanged."""
         try:
             with open_regular(self.path) as file:
-                self._read_from(file.fileno(), take)
+                self._read_on(file.fileno(), take)
         except FileNotFoundError:
+            if self.place.offset and not self.may_be_missing:
+                raise self._gone() from None
             if not self.may_be_missing:
                 raise
 
@@ -73,13 +81,8 @@ class EventLog:
                     return False
         except OSError:
             return False
-        self.offset, self.last_op = place.offset, last_op
+        self.place, self.last_op = place, last_op
         return True
-
-    def place(self) -> Place:
-        """How far this object has read. Raises OSError."""
-        with open_regular(self.path) as file:
-            return Place(self.offset, _behind(file.fileno(), self.offset))
 
     def find(self, op: int) -> Event | None:
         """The event of an operation, without reading all that is there. Raises OSError."""
@@ -100,31 +103,42 @@ class EventLog:
                 event = _next_event(file)[1]
         return event if event is not None and event.op == op else None
 
-    def _read_from(self, fd: int, take: Callable[[list[Event]], object]) -> None:
-        size = os.fstat(fd).st_size
-        if size < self.offset:  # cut by a repair while we were reading a torn tail
-            self.offset = size
+    def _read_on(self, fd: int, take: Callable[[list[Event]], object]) -> None:
+        size, before = os.fstat(fd).st_size, self.place
+        if size < before.offset or _behind(fd, before.offset) != before.behind:
+            if not self.may_be_missing:
+                why = f"it was cut or replaced while a command had it: {before.offset} bytes were read, "
+                raise LogChanged(errno.ESTALE, f"{why}{size} are there", self.path)
+            self.place = Place(size, _behind(fd, size))
         self.damage = [d for d in self.damage if not d.torn]
-        for reading in _readings(fd, self.offset):
+        for reading in _readings(fd, self.place.offset):
             take(reading.events)
-            # In this order: who is interrupted in between is left with an offset and an operation
+            # In this order: who is interrupted in between is left with a place and an operation
             # that do not belong together, and is not taken for a fold of the log up to there.
-            self.offset = reading.good_end
+            self.place = Place(reading.good_end, _behind(fd, reading.good_end))
             self.damage += reading.damage
             if reading.events:
                 self.last_op = max(self.last_op, *map(attrgetter("op"), reading.events))
 
+    def _gone(self) -> LogChanged:
+        return LogChanged(errno.ESTALE, "it was taken away while a command had it", self.path)
+
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[Appender]:
-        """Hold the log's lock. Raises OSError where the log cannot be opened for writing."""
+        """Hold the log's lock; the log is made where it is new.
+
+        Raises OSError where it cannot be opened for writing, LogChanged.
+        """
         created = not os.path.exists(self.path)
+        if created and self.place.offset:
+            raise self._gone()
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         try:
             if created:
                 sync_directory(os.path.dirname(self.path))
             _lock(fd, self.path)
             news: list[Event] = []
-            self._read_from(fd, news.extend)
+            self._read_on(fd, news.extend)
             yield Appender(self, fd, news)
         finally:
             os.close(fd)
@@ -187,17 +201,18 @@ class Appender:
         ]
         data = b"".join(encode(event) for event in events)
         try:
-            os.lseek(self.fd, log.offset, os.SEEK_SET)
+            os.lseek(self.fd, log.place.offset, os.SEEK_SET)
             write_all(self.fd, data)
             os.fdatasync(self.fd)
         except BaseException:
             # After a failed sync the kernel may have dropped the pages: the bytes are not
             # to be trusted, whatever a second sync would say.
             with contextlib.suppress(OSError):
-                os.ftruncate(self.fd, log.offset)
+                os.ftruncate(self.fd, log.place.offset)
             raise
-        log.last_op = events[-1].op  # before the offset: see `_read_from`
-        log.offset += len(data)
+        log.last_op = events[-1].op  # before the place: see `_read_on`
+        end = log.place.offset + len(data)
+        log.place = Place(end, _behind(self.fd, end))
         return events
 
 

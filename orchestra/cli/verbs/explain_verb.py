@@ -9,10 +9,9 @@ import typer
 from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import mend_steps, next_steps, worth_proposing
+from orchestra.model.advice import next_steps, retry_step, worth_proposing
 from orchestra.model.record import State
-from orchestra.model.snapshot import WorkerView, ended_alike
-from orchestra.model.verdict import Retry, Verdict
+from orchestra.model.snapshot import WorkerView
 
 
 def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
@@ -26,16 +25,19 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
     observer = Observer(session.locate(run)).open()
     story = explain(observer, name)
     standing = session.standing(observer, observer.snapshot())
-    of_the_run = [step for step in next_steps(standing) if not step.startswith(_OF_OTHERS)]
     view = standing.snapshot.workers.named(name)
     own = steps_about(session.words, view, story, free=standing.free)
-    rest = [step for step in of_the_run if step not in own]
-    all_steps = own + rest or [f"orchestra status {session.words}"]
-    session.answer({"op": observer.history.op, "worker": story}, all_steps, lambda: show(story))
+    answered = _OF_OTHERS + (("orchestra retry ",) if any(map(is_retry, own)) else ())
+    rest = [step for step in next_steps(standing) if step not in own and not step.startswith(answered)]
+    session.answer({"op": observer.history.op, "worker": story}, own + rest, lambda: show(story))
     return 0
 
 
-_OF_OTHERS = ("orchestra explain ", "orchestra retry ", "orchestra stop ")
+_OF_OTHERS = ("orchestra explain ", "orchestra stop ")
+
+
+def is_retry(step: str) -> bool:
+    return step.startswith("orchestra retry ")
 
 
 def steps_about(words: str, view: WorkerView, story: dict[str, Any], *, free: bool) -> list[str]:
@@ -44,9 +46,8 @@ def steps_about(words: str, view: WorkerView, story: dict[str, Any], *, free: bo
     found = []
     if view.leftovers and free:
         found.append(f"orchestra stop {words} {name}")
-    mended = mend_steps(words, [view]) if free and view.state == State.FAILED else []
-    if worth_proposing(view):
-        found += mended
+    if free and view.state == State.FAILED and worth_proposing(view):
+        found += retry_step(words, [view])
     if view.state in (State.RUNNING, State.STALLED):
         found.append(f"orchestra wait {words} --for {name}")
         found += [f"orchestra stop {words} {name}"] if free else []
@@ -57,10 +58,6 @@ def steps_about(words: str, view: WorkerView, story: dict[str, Any], *, free: bo
         found.append(f"orchestra logs {words} {name}")
     if printed["stderr"]:
         found.append(f"orchestra logs {words} {name} --stderr")
-    if view.retry == Retry.NEVER and view.verdict != Verdict.STOPPED:  # somebody wanted that
-        found += mended
-    if free and ended_alike(view) and not worth_proposing(view) and view.retry != Retry.NEVER:
-        found.append(f"orchestra retry {words} {name} -- CMD")
     return found
 
 

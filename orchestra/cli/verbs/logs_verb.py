@@ -59,7 +59,7 @@ def logs_(
     if not text and attempt in (None, record.attempt):
         tell_why_nothing(session, observer, told, body)
         return 0
-    steps = [] if attempt else steps_after(session.words, observer.view(record))
+    steps = [] if attempt else steps_after(session.words, observer.view(record), printed=True)
     if session.as_json:
         session.answer({**told, **body}, steps)
     else:
@@ -87,7 +87,7 @@ def tell_why_nothing(
     session: Session, observer: Observer, told: dict[str, str], body: dict[str, Any]
 ) -> None:
     view = observer.view(observer.record_of(told["worker"]))
-    why, steps = why_nothing(view, told["stream"]), steps_after(session.words, view)
+    why, steps = why_nothing(view, told["stream"]), steps_after(session.words, view, printed=False)
     if session.as_json:
         session.answer({**told, **body, "why": why}, steps)
     else:
@@ -103,11 +103,12 @@ def why_nothing(view: WorkerView, stream: str) -> str:
     return f"was not started yet ({view.state})"
 
 
-def steps_after(words: str, view: WorkerView) -> list[str]:
-    name = view.record.name
+def steps_after(words: str, view: WorkerView, *, printed: bool) -> list[str]:
+    """Whoever has read what one that failed printed may come from its story, and is not sent back to it."""
     if view.at_work:
-        return [f"orchestra logs {words} {name} --follow"]
-    return [f"orchestra explain {words} {name}"] if view.state != State.DONE else []
+        return [f"orchestra logs {words} {view.record.name} --follow"]
+    told = printed or view.state == State.DONE
+    return [] if told else [f"orchestra explain {words} {view.record.name}"]
 
 
 def check_attempt(record: WorkerRecord, attempt: int | None, *, following: bool) -> None:

@@ -41,6 +41,10 @@ def run_(
         ),
     ] = None,
     no_throttle: NoThrottle = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Go on with the next phase though workers failed."),
+    ] = False,
 ) -> int:
     """The built-in narrator: all phases, in order, unattended.
 
@@ -68,7 +72,7 @@ def run_(
     gc.enable()  # unlike most calls, this one may last
     with conduct(layout, session.narrator) as conductor, working(session, "starting") as show:
         tell = silent if session.as_json else Teller(show)
-        report = narrate(conductor, tell, throttled=not no_throttle)
+        report = narrate(conductor, tell, throttled=not no_throttle, keep_going=keep_going)
     snapshot = conductor.standing()
     body = {
         "op": snapshot.op,
@@ -83,7 +87,7 @@ def run_(
     def text() -> None:
         if report.stopped_at:
             print(
-                f"stopped after phase {report.stopped_at} (on_failure: stop); "
+                f"stopped after phase {report.stopped_at} (on_failure: stop, no --keep-going); "
                 f"failed: {', '.join(report.failed)}"
             )
         elif report.failed:

@@ -9,9 +9,8 @@ import typer
 from orchestra.cli.options import Names, Run, duration, session_of
 from orchestra.cli.progress import working
 from orchestra.engine.conduct import conduct
-from orchestra.engine.observe import Observer
 from orchestra.engine.stop import stop, stop_unrecorded
-from orchestra.errors import Storage
+from orchestra.errors import CorruptLog, NoSuchRun, Storage
 from orchestra.model.launcher import GRACE_S
 from orchestra.model.verdict import Verdict
 
@@ -33,6 +32,8 @@ def stop_(
 ) -> int:
     """End workers with everything that they started, wherever it hides. Deferred ones are called off.
 
+    Where no worker is named, all of the run: also what its log does not know, or when that is gone.
+
     \b
     Example:
       orchestra stop night-1 Builder-2 --grace 3
@@ -42,18 +43,19 @@ def stop_(
     try:
         with conduct(layout, session.narrator, stops=False) as conductor, working(session, "stopping"):
             report = stop(conductor, names or [], grace_s=grace)
-    except Storage as error:
-        ended = stop_unrecorded(Observer(layout).open(), names or [], grace_s=grace)
-        if not ended:
-            raise
-        told = f"{error.message}; all the same, these were ended: {', '.join(ended)}"
-        raise Storage(told, hint=error.hint, **error.details) from error
+    except (Storage, CorruptLog, NoSuchRun) as error:
+        if ended := stop_unrecorded(layout, names or [], grace_s=grace):
+            error.message += f"; all the same, these were ended: {', '.join(ended)}"
+            if error.details.pop("pids", None):
+                error.hint = f"orchestra list{session.options} shows the runs that are there"
+        raise
     steps = session.next_steps(conductor, conductor.standing())
     body = {
         "op": conductor.history.op,
         "stopped": report.stopped,
         "already": report.already,
         "still_alive": report.alive,
+        "strays": report.strays,
         "recovered": conductor.recovered,
     }
 
@@ -65,10 +67,12 @@ def stop_(
             print(f"{row['name']}: {'stopped' if ended else in_full(row)}")
         for row in report.already:
             print(f"{row['name']}: {noted(row)}")
+        for row in report.strays:
+            print(f"{row['worker']}: unknown to the log, ended: pids {', '.join(map(str, row['pids']))}")
         for row in report.alive:
             where = f" on {row['host']}" if "host" in row else ""
             print(f"{row['name']}: could not be ended: pids {', '.join(map(str, row['pids']))}{where}")
-        if not report.stopped and not report.already:
+        if not (report.stopped or report.already or report.strays):
             print("nothing was running")
 
     session.answer(body, steps, text)

@@ -92,6 +92,8 @@ def wait_(
     counts = {state.value: 0 for state in State}
     for view in report.views:
         counts[view.state] += 1
+    if not (only or phase):
+        counts[State.PLANNED] += snapshot.counts()[State.PLANNED]
     chosen = report.views if since is None else report.changed
     body = {
         "op": report.op,
@@ -111,7 +113,7 @@ def wait_(
 
     again = wait_again(session.words, report.op, scope, timeout, follow=follow)
     over = f"orchestra status {session.words}"  # nothing is left to wait for
-    session.answer(body, with_cursor(steps, again, report.outcome, over), text)
+    session.answer(body, with_cursor(steps, again, report, over), text)
     return _STATUS[report.outcome]
 
 
@@ -152,11 +154,13 @@ def tell_line(session: Session, view: WorkerView, op: int) -> None:
     say(view)
 
 
-def with_cursor(steps: list[str], again: str, outcome: str, over: str) -> list[str]:
+def with_cursor(steps: list[str], again: str, report: WaitReport, over: str) -> list[str]:
     """The cursor is in `next` whatever else there is to do, and first where waiting goes on."""
     rest = [step for step in steps if not step.startswith("orchestra wait ")]
-    if outcome == "timeout" or len(rest) < len(steps):
+    if report.outcome == "timeout" or any(view.at_work for view in report.views):
         return [again, *rest]
+    if rest != steps:  # others are at work
+        return steps
     return [*(rest or [over]), again]
 
 

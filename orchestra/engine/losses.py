@@ -1,0 +1,167 @@
+"""What a log has lost that was cut or taken away; state.json, trails and processes still tell of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Container
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orchestra.engine.place import run_ids
+from orchestra.errors import CorruptLog, NoSuchRun, OrchestraError, Storage
+from orchestra.host import process
+from orchestra.model.event import COMMANDS, CONTROL, Draft
+from orchestra.model.history import History
+from orchestra.model.names import is_name, or_nearest
+from orchestra.model.plan import entry_to_json
+from orchestra.model.trail import Process
+from orchestra.store.eventlog import LogChanged
+from orchestra.store.layout import Layout
+from orchestra.store.publish import open_regular
+
+if TYPE_CHECKING:
+    from orchestra.backend.base import Backend
+    from orchestra.engine.observe import Observer
+
+_OP = re.compile(rb'\{"version":\d+,"run":"[^"]*","op":(\d{1,15}),')
+_LAUNCHER = re.compile(r"(/.*)/\.run-([A-Za-z0-9][A-Za-z0-9._-]*)\.sh")
+
+
+class Stray(NamedTuple):
+    """What lives of an attempt of which the log knows nothing."""
+
+    token: str
+    worker: str | None
+    processes: list[Process]
+
+    @property
+    def pids(self) -> list[int]:
+        return [member.pid for member in self.processes]
+
+
+def lost(layout: Layout, history: History) -> History | None:
+    """The run as state.json has it, where that has got further than the log; the log was cut then."""
+    try:
+        with open_regular(layout.state) as file:
+            head = _OP.match(file.read(256))
+            if head is None or int(head[1]) <= history.op:
+                return None
+            file.seek(0)
+            from orchestra.model.checkpoint import parse  # seldom needed
+
+            saved = parse(file.read())
+    except OSError:
+        return None
+    return saved.history if saved is not None and saved.history.created == history.created else None
+
+
+def told_again(saved: History, history: History) -> list[Draft]:
+    """What the log must have of what it has lost, for the workers' files to tell the rest."""
+    drafts = []
+    for name, record in saved.workers.items():
+        known = history.workers.get(name)
+        if known is not None and known.attempt >= record.attempt:
+            continue
+        what = {"worker": name, "attempt": record.attempt, "token": record.token}
+        if known is not None:
+            drafts.append(
+                Draft(COMMANDS, "retry_intended", {**what, "command": list(record.entry.command or ())})
+            )
+            continue
+        entry = {"phase": record.phase, "entry": entry_to_json(record.entry)}
+        sha = {"brief_sha256": record.brief_sha256} if record.brief_sha256 else {}
+        drafts.append(Draft(COMMANDS, "spawn_intended", {**what, **entry, **sha}))
+    if saved.seat is not None and saved.seat != history.seat:
+        drafts.append(Draft(CONTROL, "seat_taken", {"narrator": saved.seat, "from": history.seat}))
+    if saved.narration is not None and saved.narration.op > history.op:
+        drafts.append(Draft(CONTROL, "narration_began", {}))
+        if saved.narration.over:
+            stopped_for = list(saved.narration.stopped_for)
+            drafts.append(Draft(CONTROL, "narration_ended", {"stopped_for": stopped_for}))
+    return drafts
+
+
+def unknown_names(layout: Layout, history: History) -> list[str]:
+    """Workers of whom there is a trail, and nothing in the log."""
+    try:
+        names = os.listdir(layout.attempts)
+    except OSError:
+        return []
+    return sorted(name for name in names if name not in history.workers and is_name(name))
+
+
+def strays(run_dir: str, known: Container[str] = ()) -> list[Stray]:
+    """Living attempts of a run, but for those of the `known` tokens. Looks at every process."""
+    found: dict[str, Stray] = {}
+    for bearer in process.bearers():
+        run, worker = origin(bearer)
+        if bearer.token in known or run != run_dir:
+            continue
+        stray = found.setdefault(bearer.token, Stray(bearer.token, worker, []))
+        stray.processes.append(bearer.process)
+    return sorted(found.values(), key=lambda stray: stray.worker or "")
+
+
+def origin(bearer: process.Bearer) -> tuple[str | None, str | None]:
+    """(run directory, worker): a launcher tells by its script, what it starts by its environment."""
+    for word in bearer.words:
+        if match := _LAUNCHER.fullmatch(word):
+            return match[1], match[2]
+    return bearer.environment.get("ORCHESTRA_RUN_DIR") or None, bearer.environment.get("ORCHESTRA_WORKER")
+
+
+def alerts(observer: Observer) -> list[dict[str, Any]]:
+    """Of present losses; looks closer only where there is a sign of any."""
+    layout, history = observer.layout, observer.history
+    saved, names = lost(layout, history), unknown_names(layout, history)
+    if saved is None and not names:
+        return []
+    history = type(observer)(layout).open().history if not observer.holds else history
+    found: list[dict[str, Any]] = []
+    if saved is not None and saved.op > history.op:  # else somebody had gone on since the log was read
+        found.append({"kind": "log_shortened", "after_op": history.op, "up_to_op": saved.op})
+    there = strays(layout.run_dir, {record.token for record in history.workers.values()})
+    names = [name for name in names if name not in history.workers]
+    for name in dict.fromkeys([*names, *(stray.worker for stray in there if stray.worker)]):
+        pids = [pid for stray in there if stray.worker == name for pid in stray.pids]
+        found.append({"kind": "unknown_worker", "worker": name, "pids": pids})
+    return found
+
+
+def end(backend: Backend, found: list[Stray], *, grace_s: float) -> list[dict[str, Any]]:
+    """End these; returns a row for each: the worker, its PIDs, and which of them live on."""
+    rows = []
+    for stray in found:
+        living = [member.pid for member in backend.end(stray.token, None, grace_s=grace_s)]
+        left = {"still_alive": living} if living else {}
+        rows.append({"worker": stray.worker or "?", "pids": stray.pids, **left})
+    return rows
+
+
+def unreadable(tried: str, layout: Layout, error: OSError) -> OrchestraError:
+    """What to tell where the event log could not be read or written."""
+    if isinstance(error, LogChanged) and not os.path.isdir(layout.run_dir):
+        return no_such_run(layout)
+    if isinstance(error, LogChanged):
+        return CorruptLog(
+            f"could not {tried} ({layout.events}): {error.strerror}",
+            hint=f"what is at work runs on: orchestra status {layout.words} shows what is left of it",
+            path=layout.events,
+        )
+    return Storage.from_os(tried, layout.events, error)
+
+
+def no_such_run(layout: Layout) -> NoSuchRun:
+    try:
+        others = run_ids(layout.root)
+    except Storage:
+        others = []
+    rootless = "" if os.path.isdir(layout.root) else f" (nor is there a directory {layout.root})"
+    shown = f"orchestra list{layout.options} shows the runs; orchestra init RUN{layout.options} makes one"
+    hint = or_nearest(layout.run_id, others, shown)
+    details: dict[str, Any] = {"path": layout.run_dir}
+    if there := strays(layout.run_dir):
+        details["pids"] = [pid for stray in there for pid in stray.pids]
+        rootless += f"; of one that was there processes live: {', '.join(map(str, details['pids']))}"
+        hint = f"orchestra stop {layout.words} ends them"
+    return NoSuchRun(f"there is no run at {layout.run_dir}{rootless}", hint=hint, **details)

@@ -1,0 +1,203 @@
+"""A log that was cut, emptied or taken away, with workers and narrators at work."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Root, wait_until
+
+QUIET = {"A": ["sleep", "300"], "B": ["sleep", "300"]}
+PLAN = """\
+command: [sh, -c, 'sleep 2; echo done']
+phases:
+- {name: one, workers: [{name: A, brief: a}, {name: B, brief: b}]}
+- {name: two, workers: [{name: C, brief: c}]}
+"""
+
+
+def cut(root: Root, run: str, lines: int) -> None:
+    """Keep the first lines of the log: no byte of it is torn."""
+    log = root.run_dir(run) / "events.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:lines]))
+
+
+def launchers(root: Root, run: str) -> set[int]:
+    """The living launchers of a run."""
+    return {
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if f"{root.run_dir(run)}/.run-" in text_of(path)
+    }
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def alert(root: Root, run: str, kind: str) -> list[dict[str, object]]:
+    return [row for row in root("status", run).json["alerts"] if row["kind"] == kind]
+
+
+def test_what_a_cut_log_has_lost_comes_back_with_the_next_command(root: Root) -> None:
+    root.init("r")
+    op = root.spawn("r", QUIET, "--narrator", "me").json["op"]
+    before = launchers(root, "r")
+    cut(root, "r", 1)
+    assert alert(root, "r", "log_shortened") == [{"kind": "log_shortened", "after_op": 1, "up_to_op": op}]
+    assert {row["worker"]: bool(row["pids"]) for row in alert(root, "r", "unknown_worker")} == {
+        "A": True,
+        "B": True,
+    }
+    assert root("status", "r").json["next"][0] == "orchestra unlock r"
+    again = root.spawn("r", QUIET, "--narrator", "me").json
+    assert again["recovered"][0]["what"] == "log_shortened"
+    assert [(row["name"], row["state"]) for row in again["already"]] == [("A", "running"), ("B", "running")]
+    assert again["op"] > op  # no cursor means two things
+    assert launchers(root, "r") == before
+    assert root.spawn("r", QUIET, "--narrator", "you").json["error"]["seat"] == "me"
+    assert len(root("stop", "r", "--grace", "1").json["stopped"]) == 2
+    assert not launchers(root, "r")
+
+
+def test_an_attempt_that_the_log_has_lost_is_no_reason_for_a_second_one(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sh", "-c", "[ $ORCHESTRA_ATTEMPT = 2 ] && exec sleep 300; exit 3"]})
+    root("wait", "r")
+    lines = len(root.events("r"))
+    root("retry", "r", "W")
+    before = launchers(root, "r")
+    cut(root, "r", lines)
+    assert root("retry", "r", "W").json["already"][0]["state"] == "running"
+    assert (launchers(root, "r"), root.worker("r", "W")["attempt"]) == (before, 2)
+    root("stop", "r", "--grace", "1")
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["at work", "ended"])
+def test_without_state_json_the_same_call_takes_on_who_is_there(root: Root, ended: bool) -> None:
+    command = ["true"] if ended else ["sleep", "300"]
+    root.init("r")
+    root.spawn("r", {"A": command})
+    if ended:
+        root("wait", "r")
+    before = launchers(root, "r")
+    cut(root, "r", 1)
+    (root.run_dir("r") / "state.json").unlink()
+    assert [bool(row["pids"]) for row in alert(root, "r", "unknown_worker")] == [not ended]
+    assert root.spawn("r", {"A": command}).names("spawned") == ["A"]
+    assert root.worker("r", "A")["state"] == ("done" if ended else "running")
+    assert launchers(root, "r") == before
+    assert not alert(root, "r", "unknown_worker")
+    root("stop", "r", "A", "--grace", "1")  # by name: its token is the launcher's again
+    assert not launchers(root, "r")
+
+
+def test_a_stop_of_the_run_ends_also_whom_its_log_does_not_know(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", QUIET)
+    cut(root, "r", 1)
+    (root.run_dir("r") / "state.json").unlink()
+    answer = root("stop", "r", "--grace", "1")
+    assert [row["worker"] for row in answer.json["strays"]] == ["A", "B"]
+    assert (answer.code, launchers(root, "r")) == (0, set())
+
+
+def removed(run_dir: Path) -> None:
+    shutil.rmtree(run_dir)
+
+
+def moved(run_dir: Path) -> None:
+    run_dir.rename(run_dir.parent / "elsewhere")
+
+
+def without_log(run_dir: Path) -> None:
+    (run_dir / "events.jsonl").unlink()
+
+
+def with_an_empty_log(run_dir: Path) -> None:
+    (run_dir / "events.jsonl").write_bytes(b"")
+
+
+def with_a_pipe(run_dir: Path) -> None:
+    without_log(run_dir)
+    os.mkfifo(run_dir / "events.jsonl")
+
+
+def with_a_log_of_zeros(run_dir: Path) -> None:
+    (run_dir / "events.jsonl").write_bytes(bytes(4096))
+
+
+@pytest.mark.parametrize(
+    "become", [removed, moved, without_log, with_an_empty_log, with_a_pipe, with_a_log_of_zeros]
+)
+def test_a_run_that_cannot_be_read_can_be_stopped(root: Root, become: Callable[[Path], None]) -> None:
+    root.init("r")
+    root.spawn("r", QUIET)
+    become(root.run_dir("r"))
+    status = root("status", "r")
+    assert not status.json["ok"]
+    assert status.json["error"]["code"] in ("no_such_run", "corrupt_log", "storage")
+    assert len(launchers(root, "r")) == 2
+    answer = root("stop", "r", "--grace", "1")
+    assert "these were ended: A (pids" in answer.json["error"]["message"]
+    assert (answer.json["ok"], launchers(root, "r")) == (False, set())
+    assert "were ended" not in root("stop", "r").json["error"]["message"]
+
+
+def test_a_run_that_is_gone_and_whose_workers_live_says_so(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["sleep", "300"]})
+    removed(root.run_dir("r"))
+    error = root("status", "r").json
+    assert launchers(root, "r") <= set(error["error"]["pids"])
+    assert error["next"] == ["orchestra stop r"]
+    root("stop", "r", "--grace", "1")
+    assert root("status", "r").json["next"] == ["orchestra list"]
+
+
+@pytest.mark.parametrize(
+    "become", [lambda log: os.truncate(log, 10), lambda log: log.unlink()], ids=["cut", "gone"]
+)
+def test_a_narrator_whose_log_is_cut_under_it_does_not_go_on_as_if_nothing_were(
+    root: Root, become: Callable[[Path], None]
+) -> None:
+    root.init("r", PLAN)
+    running = root.start("run", "--run", "r", "--no-throttle")
+    wait_until(lambda: root("status", "r").json["counts"]["running"] == 2, "the first phase to run")
+    become(root.run_dir("r") / "events.jsonl")
+    out, _ = running.communicate(timeout=60)
+    assert (running.returncode, json.loads(out)["error"]["code"]) == (1, "corrupt_log")
+
+
+def test_what_a_narrator_did_whose_log_was_cut_is_known_to_the_next(root: Root) -> None:
+    root.init("r", PLAN)
+    running = root.start("run", "--run", "r", "--no-throttle")
+    wait_until(lambda: root("status", "r").json["counts"]["running"] == 2, "the first phase to run")
+    cut(root, "r", 1)
+    running.communicate(timeout=60)
+    assert root("unlock", "r").json["next"][0] == "orchestra run --run r"
+    answer = root("run", "--run", "r", "--no-throttle").json
+    assert (answer["ok"], answer["counts"]["done"]) == (True, 3)
+    assert [root.result("r", name)["attempt"] for name in "ABC"] == [1, 1, 1]
+
+
+def test_a_narrator_that_is_stopped_is_told_with_what_wakes_it(root: Root) -> None:
+    root.init("r", PLAN)
+    running = root.start("run", "--run", "r", "--no-throttle")
+    wait_until(lambda: root("status", "r").json["counts"]["running"] == 2, "the first phase to run")
+    os.kill(running.pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: alert(root, "r", "stopped_holder"), "the alert")
+        assert root("status", "r").json["next"][0] == f"kill -CONT {running.pid}"
+        assert f"kill -CONT {running.pid}" in root("spawn", "r").json["error"]["message"]
+    finally:
+        os.kill(running.pid, signal.SIGCONT)
+    assert json.loads(running.communicate(timeout=60)[0])["ok"]
