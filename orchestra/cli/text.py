@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 
 from orchestra.cli.options import MOST_ALERTS
@@ -77,8 +80,9 @@ def show_workers(
             reason,
         )
     fits = Measurement.get(console, console.options.update(max_width=10_000), rows).maximum <= console.width
-    if not fits:
+    if not (fits and any(reasons)):
         rows.columns.pop()
+    if not fits:
         for column in rows.columns[:2]:
             column.no_wrap = False
     console.print(rows)
@@ -205,27 +209,25 @@ def show_story(story: dict[str, Any]) -> None:
         "found_gone_at",
     ):
         if story.get(key) is not None:
-            console.print(f"  {key}: {plain(story[key])}")
-    console.print(f"  command: {plain(shlex.join(story['command']))}")
+            say_indented(f"{key}: {story[key]}")
+    say_indented(f"command: {shlex.join(story['command'])}")
     if beat := story.get("beat"):
-        console.print("  beat: " + plain(", ".join(f"{key} {value}" for key, value in beat.items())))
+        say_indented("beat: " + ", ".join(f"{key} {value}" for key, value in beat.items()))
     for line in story.get("signs", {}).get("told", []):
-        console.print(f"  {plain(line)}")
+        say_indented(line)
     if "deferred" in story:
         deferred = story["deferred"]
-        console.print(
-            f"  deferred since {deferred['since']} (told {deferred['times']}×): {plain(deferred['reason'])}"
-        )
+        say_indented(f"deferred since {deferred['since']} (told {deferred['times']}×): {deferred['reason']}")
         guess = "" if deferred["expected_s"] is None else f", in about {deferred['expected_s']:g} s"
-        console.print(f"  next to start: {deferred['ahead']} before it{guess}; {plain(deferred['outlook'])}")
+        say_indented(f"next to start: {deferred['ahead']} before it{guess}; {deferred['outlook']}")
     for key, value in (story.get("evidence") or {}).items():
         if isinstance(value, list):
             for line in value:
-                console.print(f"  {key}: {plain(artefact(line) if isinstance(line, dict) else line)}")
+                say_indented(f"{key}: {artefact(line) if isinstance(line, dict) else line}")
         elif value is not None:
-            console.print(f"  {key}: {plain(value)}")
-    for row in story["attempts"][:-1]:
-        console.print(f"  earlier attempt {row['attempt']}: {plain(row['verdict'])}: {plain(row['reason'])}")
+            say_indented(f"{key}: {value}")
+    for (verdict, reason), alike in groupby(story["attempts"][:-1], itemgetter("verdict", "reason")):
+        say_indented(f"{earlier([row['attempt'] for row in alike])}: {verdict}: {reason}")
     made = table("trail", "written", "bytes", "path")
     for row in story["trail"]:
         size = "" if row["size_bytes"] is None else str(row["size_bytes"])
@@ -237,6 +239,17 @@ def show_story(story: dict[str, Any]) -> None:
     if story["made"]["truncated"]:
         console.print("  made: … and more")
     console.print(f"in {plain(story['trail'][0]['path'].rpartition('/')[0])}", soft_wrap=True)
+
+
+def say_indented(text: str) -> None:
+    """A line of a worker's story; where it is folded, the rest of it too."""
+    console.print(Padding(plain(text), (0, 0, 0, 2), expand=False))
+
+
+def earlier(attempts: list[int]) -> str:
+    """Attempts that ended alike, one after the other."""
+    first, last = attempts[0], attempts[-1]
+    return f"earlier attempt {first}" if first == last else f"earlier attempts {first} to {last}"
 
 
 _VERDICT = {

@@ -17,7 +17,7 @@ from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import Observer
 from orchestra.engine.settle import settle
 from orchestra.engine.vigil import Vigil, heartbeat_in_words
-from orchestra.errors import NarratorAlreadyActive, NestedSpawn, Storage, Superseded, Usage
+from orchestra.errors import NarratorAlreadyActive, NestedSpawn, OrchestraError, Storage, Superseded, Usage
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
 from orchestra.model.history import History
@@ -257,7 +257,8 @@ def conduct(
         except Superseded:  # the run is somebody else's now
             raise
         except BaseException:
-            conductor.write_state()
+            with contextlib.suppress(OSError, OrchestraError):  # what went wrong is told, and nothing else
+                conductor.write_state()
             raise
         conductor.write_state()
 
