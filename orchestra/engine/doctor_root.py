@@ -88,8 +88,8 @@ def families(place: Place) -> list[Family]:
     observers: dict[str, Observer | str] = {}
     found = []
     for token, group in members.items():
-        run_dir = next(filter(None, (origin(bearer)[0] for bearer in group)), None)
-        standing, worker = ("nameless", None) if run_dir is None else standing_of(token, run_dir, observers)
+        run_dir, worker = next((found for found in map(origin, group) if found[0]), (None, None))
+        standing = "nameless" if run_dir is None else standing_of(token, run_dir, worker, observers)
         elsewhere = run_dir is not None and run_dir != place.run_dir and not place.holds(run_dir)
         if elsewhere and standing != "gone":
             continue
@@ -103,18 +103,20 @@ def families(place: Place) -> list[Family]:
     return found
 
 
-def standing_of(token: str, run_dir: str, observers: dict[str, Observer | str]) -> tuple[str, str | None]:
-    """(at work, lost, ended, gone or unknown; the worker's name)."""
+def standing_of(token: str, run_dir: str, worker: str | None, observers: dict[str, Observer | str]) -> str:
+    """Of an attempt, as Family has it."""
     if run_dir not in observers:
         observers[run_dir] = opened(run_dir)
     observer = observers[run_dir]
     if isinstance(observer, str):
-        return observer, None
+        return observer
     for record in observer.history.workers.values():
         if record.token == token:
             view = observer.view(record, stall=False)
-            return ("lost" if view.leftovers else "ended") if view.ended else "at work", record.name
-    return "unknown" if observer.log.damage else "ended", None
+            return ("lost" if view.leftovers else "ended") if view.ended else "at work"
+    if observer.log.damage:
+        return "unknown"
+    return "ended" if worker in observer.history.workers else "not in its log"
 
 
 def opened(run_dir: str) -> Observer | str:

@@ -25,8 +25,8 @@ class Lock(NamedTuple):
 class Family(NamedTuple):
     """The living processes that have one attempt's token.
 
-    `standing` is the attempt's: `at work`, `lost` (the run knows of them), `ended`, `gone` (with
-    the run's directory), `nameless` (no run is named), `unknown` (the run cannot be read).
+    `standing` is the attempt's: `at work`, `lost` (the run knows of them), `ended`, `not in its log`,
+    `gone` (with the run's directory), `nameless` (no run is named), `unknown` (the run cannot be read).
     """
 
     token: str
@@ -90,6 +90,9 @@ def leftover(check: str, family: Family) -> Check:
     if family.standing == "lost":
         found = f"{who} (PIDs {pids}): {of}, whose launcher is gone"
         return Check(check, found, Health.WARNING, f"orchestra unlock {family.words}")
+    if family.standing == "not in its log":
+        found = f"{who} (PIDs {pids}): {of}, whose log does not know them; the same spawn again takes them on"
+        return Check(check, found, Health.WARNING, f"orchestra stop {family.words}")
     why = {
         "gone": f"of {of}, which is gone",
         "nameless": "they name no run",
@@ -186,8 +189,8 @@ def state(told: dict[str, Any] | None, op: int, ended: dict[str, tuple[int, str]
     if not isinstance(upto, int) or not isinstance(workers, dict):
         return Check(check, "is no state of a run", Health.WARNING, anew)
     if upto > op:
-        found = f"knows {upto} operations, the log {op}: the log has lost some"
-        return Check(check, found, Health.BAD, "restore events.jsonl from a copy, if there is a newer one")
+        found = f"knows {upto} operations, the log {op}: what the log has lost is written back from here"
+        return Check(check, found, Health.BAD, anew)
     if upto < op:
         return Check(check, f"{op - upto} operations behind the log: the next command writes it anew")
     wrong = [

@@ -68,6 +68,19 @@ def test_what_a_cut_log_has_lost_comes_back_with_the_next_command(root: Root) ->
     assert not launchers(root, "r")
 
 
+def test_doctor_offers_no_end_to_those_whom_a_cut_log_does_not_know(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["sleep", "300"]})
+    cut(root, "r", 1)
+    rows = {row["check"]: row for row in root("doctor", "r").json["checks"]}
+    assert rows["state.json"]["advice"] == "orchestra unlock r"
+    assert "whose log does not know them" in rows["leftover processes"]["found"]
+    assert root("unlock", "r").json["ok"]
+    rows = {row["check"]: row for row in root("doctor", "r").json["checks"]}
+    assert rows["state.json"]["verdict"] == rows["leftover processes"]["verdict"] == "ok"
+    root("stop", "r", "--grace", "1")
+
+
 def test_an_attempt_that_the_log_has_lost_is_no_reason_for_a_second_one(root: Root) -> None:
     root.init("r")
     root.spawn("r", {"W": ["sh", "-c", "[ $ORCHESTRA_ATTEMPT = 2 ] && exec sleep 300; exit 3"]})
