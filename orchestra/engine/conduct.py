@@ -36,8 +36,6 @@ CHECKPOINT_BYTES = 8 << 20  # of the log, in one command
 class Conductor(Observer):
     """An observer that holds the lock, and so may act and record."""
 
-    holds = True
-
     def __init__(self, layout: Layout, heart: Heart, backend: Backend | None = None) -> None:
         super().__init__(layout, backend)
         self.heart = heart
@@ -54,6 +52,10 @@ class Conductor(Observer):
     def conducted(self) -> bool:
         """By somebody else: no, by us."""
         return False
+
+    def latest(self) -> History:
+        """Nobody else goes on while we have the lock."""
+        return self.history
 
     def attend(self, views: list[WorkerView]) -> list[str]:
         if not any(view.to_be_ended for view in views):

@@ -50,9 +50,12 @@ def lost(layout: Layout, history: History) -> History | None:
             from orchestra.model.checkpoint import parse  # seldom needed
 
             saved = parse(file.read())
-    except OSError:
+        if saved is None or saved.history.created != history.created:
+            return None
+        list(saved.history.workers.values())  # read now: what is not as we write it is no help
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return saved.history if saved is not None and saved.history.created == history.created else None
+    return saved.history
 
 
 def told_again(saved: History, history: History) -> list[Draft]:
@@ -116,9 +119,9 @@ def alerts(observer: Observer) -> list[dict[str, Any]]:
     saved, names = lost(layout, history), unknown_names(layout, history)
     if saved is None and not names:
         return []
-    history = type(observer)(layout).open().history if not observer.holds else history
+    history = observer.latest()  # somebody may have gone on since the log was read
     found: list[dict[str, Any]] = []
-    if saved is not None and saved.op > history.op:  # else somebody had gone on since the log was read
+    if saved is not None and saved.op > history.op:
         found.append({"kind": "log_shortened", "after_op": history.op, "up_to_op": saved.op})
     there = strays(layout.run_dir, {record.token for record in history.workers.values()})
     names = [name for name in names if name not in history.workers]

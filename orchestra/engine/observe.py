@@ -38,8 +38,6 @@ MARK_PATIENCE_S = 5.0  # how long a mark may be there and unreadable: it is bein
 class Observer:
     """A run, seen. `refresh` reads what is new in the log; `view` looks at one worker."""
 
-    holds = False  # whether it has the run's lock, so that nobody else goes on meanwhile
-
     def __init__(self, layout: Layout, backend: Backend | None = None) -> None:
         self.layout = layout
         self.backend: Backend = backend or Local()
@@ -113,6 +111,10 @@ class Observer:
             self.read_log()
         except OSError as error:
             raise losses.unreadable("read the event log", self.layout, error) from error
+
+    def latest(self) -> History:
+        """The log as it is at this moment, read anew: what is seen already stays as it was seen."""
+        return Observer(self.layout).open().history
 
     # --- one worker ---------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from orchestra.backend.base import Watch
+from orchestra.engine.losses import lost
 from orchestra.engine.observe import Observer
 from orchestra.engine.sampling import Sampler
 from orchestra.errors import Storage, Usage
@@ -57,11 +58,12 @@ Teller = Callable[[WorkerView, int], None]
 def record_facts(observer: Observer) -> Recorder:
     """Append facts without lock or seat, under the log's own lock; never an error.
 
-    Not beside a narrator on another host, which the log's lock may not keep out: it will see them too.
+    Not beside a narrator on another host, which the log's lock may not keep out: it will see them too;
+    nor behind what a log has lost: that comes first, with the next mutating command.
     """
 
     def record(drafts: list[Draft]) -> None:
-        if observer.conducted_elsewhere():
+        if observer.conducted_elsewhere() or lost(observer.layout, observer.history):
             return
         with contextlib.suppress(OSError), observer.log.exclusive() as appender:
             history = observer.history.apply(appender.news)
