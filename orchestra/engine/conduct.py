@@ -129,8 +129,8 @@ class Conductor(Observer):
         """Of a log that was cut: what it has lost and state.json still has."""
         note = {"after_op": self.history.op, "up_to_op": saved.op}
         self.log.last_op = saved.op  # no operation is given twice
-        again = losses.told_again(saved, self.history)
-        self.record([Draft(ALERTS, "log_shortened", note), *again])
+        self.record([Draft(ALERTS, "log_shortened", note), *losses.meant_again(saved, self.history)])
+        self.record(losses.happened_again(saved, self.history))
         self.recovered.append({"what": "log_shortened", **note})
 
     def _clear_litter(self, pid: int) -> None:

@@ -114,12 +114,7 @@ class FanOut:
 
     def was_claimed(self, record: WorkerRecord) -> bool:
         """Whether its attempt is at work, or was, and the log has lost that: then it is not started again."""
-        if not os.path.lexists(self.layout.mark(record.name)):
-            return False
-        view = self.conductor.view(record)
-        if view.at_work or view.ended:
-            self.met(view)
-        return view.at_work or view.ended
+        return os.path.lexists(self.layout.mark(record.name)) and self.met(record)
 
     def launch(self, staged: list[WorkerRecord], staging: Staging) -> None:
         if staged:
@@ -249,28 +244,31 @@ class FanOut:
 
     def settle_dead(self, record: WorkerRecord, pid: int | None) -> None:
         """A launcher ended without a sign: another had claimed the attempt, or it failed."""
-        view = self.conductor.view(record)
-        if view.at_work or view.ended:
-            self.met(view)
-        else:
-            if self.batch is not None and pid is None:
-                # Its helper died: the launcher may still come up, and then it claims its attempt.
-                self.defer(record, "the helper that starts launchers died", [])
-                return
-            said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or "it said nothing"
-            self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)
+        if self.met(record):
+            return
+        if self.batch is not None and pid is None:
+            # Its helper died: the launcher may still come up, and then it claims its attempt.
+            self.defer(record, "the helper that starts launchers died", [])
+            return
+        said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or "it said nothing"
+        self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)
 
-    def met(self, view: WorkerView) -> None:
-        """It was found at work, or ended."""
-        record = view.record
+    def met(self, record: WorkerRecord) -> bool:
+        """Whether it is found at work, or ended: then that is what became of it."""
+        view = self.conductor.view(record)
+        if not (view.at_work or view.ended):
+            return False
         fact = next(iter(facts(view)), None)
-        if view.at_work or view.state == State.DONE:
+        if view.at_work and view.process is None:
+            self.defer(record, "its attempt is claimed, and it is not known yet by whom", [])
+        elif view.at_work or view.state == State.DONE:
             pid = view.process and view.process.pid
             answer = {"name": record.name, "attempt": record.attempt, "pid": pid}
             self.outcomes[record.name] = Outcome("spawned", answer, fact)
         else:
             self.outcomes[record.name] = Outcome("failed", failed_row(view), fact)
             self.let_go(record)
+        return True
 
     def give_up(self, pending: Pending) -> None:
         self.conductor.check_still_mine()

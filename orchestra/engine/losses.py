@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from orchestra.engine.place import run_ids
 from orchestra.errors import CorruptLog, NoSuchRun, OrchestraError, Storage
 from orchestra.host import process
-from orchestra.model.event import COMMANDS, CONTROL, Draft
+from orchestra.model.event import COMMANDS, CONTROL, OBSERVATIONS, Draft
 from orchestra.model.history import History
 from orchestra.model.names import is_name, or_nearest
 from orchestra.model.plan import entry_to_json
+from orchestra.model.record import ENDED
+from orchestra.model.snapshot import ending, from_log
 from orchestra.model.trail import Process
+from orchestra.model.verdict import Verdict
 from orchestra.store.eventlog import LogChanged
 from orchestra.store.layout import Layout
 from orchestra.store.publish import open_regular
@@ -58,8 +61,8 @@ def lost(layout: Layout, history: History) -> History | None:
     return saved.history
 
 
-def told_again(saved: History, history: History) -> list[Draft]:
-    """What the log must have of what it has lost, for the workers' files to tell the rest."""
+def meant_again(saved: History, history: History) -> list[Draft]:
+    """What was meant, and who sits in the seat, of what the log has lost."""
     drafts = []
     for name, record in saved.workers.items():
         known = history.workers.get(name)
@@ -67,9 +70,8 @@ def told_again(saved: History, history: History) -> list[Draft]:
             continue
         what = {"worker": name, "attempt": record.attempt, "token": record.token}
         if known is not None:
-            drafts.append(
-                Draft(COMMANDS, "retry_intended", {**what, "command": list(record.entry.command or ())})
-            )
+            command = list(record.entry.command or ())
+            drafts.append(Draft(COMMANDS, "retry_intended", {**what, "command": command}))
             continue
         entry = {"phase": record.phase, "entry": entry_to_json(record.entry)}
         sha = {"brief_sha256": record.brief_sha256} if record.brief_sha256 else {}
@@ -81,6 +83,24 @@ def told_again(saved: History, history: History) -> list[Draft]:
         if saved.narration.over:
             stopped_for = list(saved.narration.stopped_for)
             drafts.append(Draft(CONTROL, "narration_ended", {"stopped_for": stopped_for}))
+    return drafts
+
+
+def happened_again(saved: History, history: History) -> list[Draft]:
+    """What the workers' files may not tell, once what was meant is in the log again."""
+    drafts = []
+    for name, record in saved.workers.items():
+        known = history.workers[name]
+        if known.attempt != record.attempt or known.state in ENDED:
+            continue
+        who = {"worker": name, "attempt": record.attempt}
+        for meant in record.stopping[len(known.stopping) :]:
+            stalled = (
+                {"verdict": Verdict.STALLED, "reason": record.stall_reason} if record.stall_reason else {}
+            )
+            drafts.append(Draft(COMMANDS, "stop_intended", {**who, "grace_s": meant.grace_s, **stalled}))
+        if record.state in ENDED:
+            drafts.append(Draft(OBSERVATIONS, "ended", {**who, **ending(from_log(record))}))
     return drafts
 
 

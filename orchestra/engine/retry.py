@@ -7,13 +7,14 @@ from typing import Any
 
 from orchestra.engine.burial import clear_away, read_mark
 from orchestra.engine.conduct import Conductor
-from orchestra.engine.fanout import FanOut, SpawnReport
+from orchestra.engine.fanout import FanOut, SpawnReport, failed_row
 from orchestra.engine.room import Room
 from orchestra.engine.spawn import already_row
 from orchestra.errors import Usage
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.record import State, WorkerRecord
-from orchestra.model.verdict import Verdict, may_gain
+from orchestra.model.snapshot import from_log
+from orchestra.model.verdict import Retry, Verdict, may_gain
 
 _NOTE = {
     State.DONE: "it has not failed: nothing was done",
@@ -58,17 +59,10 @@ def retry(
             already.append({**already_row(conductor.view(record)), "note": note(record)})
     conductor.check_still_mine()
     room = Room(conductor.layout.root) if throttled else None  # refuses bad settings: nothing is done yet
+    stuck = [row for record in failed if (row := still_alive(conductor, record))]
+    held = {row["name"] for row in stuck}
+    failed = [record for record in failed if record.name not in held]
     for record in failed:
-        mark = read_mark(conductor.layout, record)
-        launcher = record.process or (mark.process if mark else None)
-        living = conductor.backend.end(record.token, launcher, grace_s=2.0)
-        if living:
-            pids = ", ".join(str(p.pid) for p in living)
-            raise Usage(
-                f"attempt {record.attempt} of {record.name} could not be ended: pids {pids} live on",
-                hint="see what holds them (ps -o pid,stat,wchan); nothing was started",
-                worker=record.name,
-            )
         clear_away(conductor.layout, record)
     conductor.record(
         [
@@ -87,4 +81,17 @@ def retry(
     )
     again = [workers[record.name] for record in failed]
     report = FanOut(conductor, room).run(again)
-    return report._replace(already=already)
+    return report._replace(already=already, failed=[*stuck, *report.failed])
+
+
+def still_alive(conductor: Conductor, record: WorkerRecord) -> dict[str, Any] | None:
+    """End what lives of the attempt before; the row of one of which something cannot be ended."""
+    mark = read_mark(conductor.layout, record)
+    launcher = record.process or (mark.process if mark else None)
+    living = conductor.backend.end(record.token, launcher, grace_s=2.0)
+    if not living:
+        return None
+    pids = ", ".join(str(p.pid) for p in living)
+    why = f"nothing was started: attempt {record.attempt} could not be ended: pids {pids} live on"
+    view = from_log(record)._replace(reason=f"{why} (see what holds them: ps -o pid,stat,wchan)")
+    return failed_row(view._replace(retry=Retry.LATER))

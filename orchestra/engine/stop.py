@@ -46,8 +46,11 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     Where none is named: all that have not ended, and what lives of this run unknown to its log.
     Raises NoSuchWorker.
     """
-    named = [conductor.record_of(name) for name in dict.fromkeys(names)]
-    views = [conductor.view(record) for record in named or conductor.history.workers.having("going")]
+    strays = find_strays(conductor, names)
+    unknown = {stray.worker for stray in strays}
+    named = [conductor.record_of(name) for name in dict.fromkeys(names) if name not in unknown]
+    asked_for = named if names else conductor.history.workers.having("going")
+    views = [conductor.view(record) for record in asked_for]
     going = [view for view in views if view.state not in _NOTE]
     already = [
         {"name": v.record.name, "state": v.state, "note": _NOTE[v.state]} for v in views if v.state in _NOTE
@@ -64,14 +67,21 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     )
     stopped, alive = finish_stops(conductor)
     asked = {view.record.name for view in views}
-    strays = [] if names else end_strays(conductor, grace_s)
-    alive += [{"name": row["worker"], "pids": row["still_alive"]} for row in strays if "still_alive" in row]
-    return StopReport([row for row in stopped if row["name"] in asked], already, alive, strays)
+    ended = end_strays(conductor, strays, grace_s)
+    alive += [{"name": row["worker"], "pids": row["still_alive"]} for row in ended if "still_alive" in row]
+    return StopReport([row for row in stopped if row["name"] in asked], already, alive, ended)
 
 
-def end_strays(conductor: Conductor, grace_s: float) -> list[dict[str, Any]]:
-    known = {record.token for record in conductor.history.workers.values()}
-    there = losses.strays(conductor.layout.run_dir, known)
+def find_strays(conductor: Conductor, names: list[str]) -> list[losses.Stray]:
+    """What lives of this run unknown to its log: all, or of those names that the log does not have."""
+    history = conductor.history
+    if names and all(name in history.workers for name in names):
+        return []
+    there = losses.strays(conductor.layout.run_dir, {record.token for record in history.workers.values()})
+    return [stray for stray in there if stray.worker in names or not names]
+
+
+def end_strays(conductor: Conductor, there: list[losses.Stray], grace_s: float) -> list[dict[str, Any]]:
     if not there:
         return []
     conductor.check_still_mine()

@@ -41,7 +41,7 @@ class WaitReport(NamedTuple):
     """How a wait came back.
 
     `outcome`: ended (with `first`: one of them), failed, blocked (what is left will not
-    start by waiting), timeout.
+    start by waiting, or whoever starts it is gone), timeout.
     """
 
     outcome: str
@@ -99,10 +99,11 @@ def wait(
     Raises NoSuchWorker, NoSuchPhase, and Usage for a cursor that this run never gave out;
     KeyboardInterrupt passes through.
     """
-    if scope.since is not None and scope.since > observer.history.op:
+    history = observer.history
+    if scope.since is not None and scope.since > history.op and not lost(observer.layout, history):
         raise Usage(
             f"--since {scope.since} is behind the last operation of run {observer.layout.run_id}, "
-            f"{observer.history.op}: it is no cursor of this run",
+            f"{history.op}: it is no cursor of this run",
             hint="take the cursor from this run's last answer (`op`), or leave --since out",
         )
     return _Wait(observer, scope, record or record_facts(observer), on_change).until(timeout_s)
@@ -135,6 +136,7 @@ class _Wait:
         self.since = scope.since or 0
         self.op_told = self.since
         self.sampler = Sampler(observer.layout.root)
+        self.narrated = False  # by the built-in narrator, when we last looked
         self.turn = 0  # whose among the names it is to be looked at, though watched
         self.began_s = clock.monotonic()
         self.beat_at = self.began_s + BEAT_S
@@ -272,6 +274,8 @@ class _Wait:
         waiting = [view for view in views if not view.ended]
         if not views:  # nobody was ever asked for
             return None if self.observer.narrating() or self.more_to_come() else "blocked"
+        if self.is_deserted(waiting):
+            return "blocked"
         if not waiting:
             if self.more_to_come():
                 return None
@@ -282,6 +286,19 @@ class _Wait:
         if all(view.state in idle or (view.gap and not self.scope.drain) for view in waiting):
             return None if self.observer.conducted() or self.more_to_come() else "blocked"
         return None
+
+    def is_deserted(self, waiting: list[WorkerView]) -> bool:
+        """Whether the built-in narrator was at work, and is gone with something left to do: told at once."""
+        if not self.for_the_whole_run():
+            return False
+        if self.observer.narrating():
+            self.narrated = True
+        elif self.narrated:
+            self.refresh()  # it says that it is done before it lets go
+            narration = self.observer.history.narration
+            is_open = narration is not None and not narration.over
+            return is_open and not self.observer.narrating() and (bool(waiting) or self.left_behind())
+        return False
 
     def more_to_come(self) -> bool:
         """Whether the built-in narrator is at work on all that is waited for, and may add to it; or may

@@ -66,7 +66,7 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   stamp
   printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s","worker_pid":%s,"token":"%s"}' \
     "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now" "${pid:-null}" "$token"
-  [[ -e $run_dir/events.jsonl ]] || return 0   # the run was taken away: nothing is begun in its place
+  [[ -e $run_dir/events.jsonl || -d $here ]] || return 0   # the run was taken away: nothing is begun in its place
   # What the worker may have put in our way: it is gone, and no FIFO may hold us up.
   [[ -d $here ]] || mkdir -p -- "$here"
   [[ ! -e $here/result.new && ! -e $here/result.json ]] || rm -rf -- "$here/result.new" "$here/result.json"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Any
 
+import pytest
 from conftest import Root
 
 UNTIL = 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done'
@@ -43,3 +45,23 @@ def test_the_cursor_never_falls(root: Root) -> None:
     for change in changes:
         rest = [later["worker"]["name"] for later in changes if later["op"] > change["op"]]
         assert [c["worker"]["name"] for c in followed(root, "--since", str(change["op"]))] == rest
+
+
+PLAN = "command: [sleep, '300']\nphases:\n- {name: p, workers: [{name: W, brief: do it}]}\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "interrupted"])
+def test_who_follows_the_whole_run_hears_at_once_that_its_narrator_is_gone(root: Root, signum: int) -> None:
+    root.init("r", PLAN)
+    running = root.start("run", "--run", "r", "--no-throttle")
+    following = root.start("wait", "r", "--follow", "--keep-going", "--timeout", "100")
+    assert following.stdout is not None
+    while json.loads(following.stdout.readline())["worker"]["state"] != "running":
+        pass
+    running.send_signal(signum)
+    running.communicate()
+    answer = json.loads(following.communicate()[0].splitlines()[-1])
+    assert (following.returncode, answer["outcome"], answer["counts"]["running"]) == (4, "blocked", 1)
+    assert answer["next"][0] == "orchestra run --run r"
+    assert answer["next"][-1].startswith("orchestra wait r --since ")
+    root("stop", "r", "--grace", "1")

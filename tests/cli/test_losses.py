@@ -118,6 +118,50 @@ def test_without_state_json_the_same_call_takes_on_who_is_there(root: Root, ende
     assert not launchers(root, "r")
 
 
+def test_whoever_was_called_off_stays_so_when_the_log_is_cut(root: Root) -> None:
+    root.init("r", "throttle: {max_workers: 1}\n" + PLAN.replace("sleep 2", "sleep 300"))
+    assert root("spawn", "r", "--phase", "one").names("deferred") == ["B"]
+    lines = len(root.events("r"))
+    root("stop", "r", "--grace", "1")
+    for kept in (1, lines):
+        cut(root, "r", kept)
+        assert root("spawn", "r").names("spawned") == []
+        assert [root.worker("r", name)["verdict"] for name in "AB"] == ["stopped", "stopped"]
+
+
+def test_a_cursor_that_the_log_has_lost_is_a_cursor_still(root: Root) -> None:
+    root.init("r")
+    op = root.spawn("r", {"A": ["sleep", "300"]}).json["op"]
+    cut(root, "r", 1)
+    assert root("wait", "r", "--since", str(op), "--timeout", "0.1").code in (4, 5)
+    root("unlock", "r")
+    assert root("wait", "r", "--since", str(op), "--timeout", "0.1").code == 5
+    root("stop", "r", "--grace", "1")
+
+
+def test_a_worker_tells_how_it_ended_though_the_log_was_away(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["sh", "-c", 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done']})
+    log = root.run_dir("r") / "events.jsonl"
+    log.rename(root.path / "kept")
+    (root.path / "go").touch()
+    wait_until(lambda: not launchers(root, "r"), "the launcher to end")
+    (root.path / "kept").rename(log)
+    assert root.worker("r", "A")["state"] == "done"
+
+
+def test_one_whom_the_log_does_not_know_can_be_stopped_by_name(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", QUIET)
+    cut(root, "r", 1)
+    (root.run_dir("r") / "state.json").unlink()
+    answer = root("stop", "r", "A", "--grace", "1").json
+    assert [row["worker"] for row in answer["strays"]] == ["A"]
+    assert len(launchers(root, "r")) == 1
+    assert root("stop", "r", "C").json["error"]["code"] == "no_such_worker"
+    root("stop", "r", "--grace", "1")
+
+
 def test_a_stop_of_the_run_ends_also_whom_its_log_does_not_know(root: Root) -> None:
     root.init("r")
     root.spawn("r", QUIET)

@@ -62,7 +62,8 @@ def wait_(
 
     The answer says what changed since OP, and `next` carries the cursor for the next call. Without
     --since a failure that was told already ends it again at once: after a retry, wait from its op on.
-    While orchestra run is at work, a wait for the whole run with --keep-going lasts until that has ended.
+    While orchestra run is at work, a wait for the whole run with --keep-going lasts until that has ended,
+    or ends at once where it dies or is interrupted.
 
     \b
     Examples:
@@ -157,9 +158,10 @@ def tell_line(session: Session, view: WorkerView, op: int) -> None:
 def with_cursor(steps: list[str], again: str, report: WaitReport, over: str) -> list[str]:
     """The cursor is in `next` whatever else there is to do, and first where waiting goes on."""
     rest = [step for step in steps if not step.startswith("orchestra wait ")]
-    if report.outcome == "timeout" or any(view.at_work for view in report.views):
+    at_work = any(view.at_work for view in report.views)
+    if report.outcome == "timeout" or (at_work and report.outcome != "blocked"):
         return [again, *rest]
-    if rest != steps:  # others are at work
+    if rest != steps and not at_work:  # others are
         return steps
     return [*(rest or [over]), again]
 
