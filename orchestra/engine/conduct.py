@@ -113,7 +113,8 @@ class Conductor(Observer):
         self.open()
         self.began_at = self.history.op
         self.saved_to = self.log.place.offset
-        saved = losses.lost(self.layout, self.history)
+        repaired = bool(self.recovered)
+        saved = losses.lost(self.layout, self.history, damaged=repaired)
         self.epoch = max(self.history.epoch, saved.epoch if saved else 0) + 1
         self.heart.sign(self.epoch)
         if saved is not None:
@@ -126,12 +127,15 @@ class Conductor(Observer):
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
 
     def _tell_again(self, saved: History) -> None:
-        """Of a log that was cut: what it has lost and state.json still has."""
-        note = {"after_op": self.history.op, "up_to_op": saved.op}
-        self.log.last_op = saved.op  # no operation is given twice
-        self.record([Draft(ALERTS, "log_shortened", note), *losses.meant_again(saved, self.history)])
+        """What the log has lost and state.json still has."""
+        meant = losses.meant_again(saved, self.history)
+        if saved.op > self.history.op:
+            note = {"after_op": self.history.op, "up_to_op": saved.op}
+            self.log.last_op = saved.op  # no operation is given twice
+            self.record([Draft(ALERTS, "log_shortened", note)])
+            self.recovered.append({"what": "log_shortened", **note})
+        self.record(meant)
         self.record(losses.happened_again(saved, self.history))
-        self.recovered.append({"what": "log_shortened", **note})
 
     def _clear_litter(self, pid: int) -> None:
         """Files that the dead holder was building."""
@@ -157,7 +161,9 @@ class Conductor(Observer):
         probe = Observer(self.layout, self.backend)
         try:
             probe.read_log()
-            if not probe.log.damage or (probe.history.op and probe.history.created is None):
+            headless = probe.history.created is None
+            saved = losses.lost(self.layout, probe.history) if headless else None
+            if not (saved or probe.log.damage) or (headless and probe.history.op and not saved):
                 # In order; or without its beginning, for `open` to say so of the log as it is.
                 self.log, self.history = probe.log, probe.history
                 return
@@ -165,6 +171,8 @@ class Conductor(Observer):
                 probe.history.apply(appender.news)
                 drafts = log_damaged(appender.repair())
                 appender.append(drafts, at=clock.now(), epoch=probe.history.epoch)
+                if saved is not None and saved.created is not None:
+                    appender.append([losses.beginning(saved)], at=saved.created, epoch=saved.epoch)
         except OSError as error:
             raise losses.unreadable("repair the event log", self.layout, error) from error
         self.recovered += [{"what": draft.kind, **draft.data} for draft in drafts]

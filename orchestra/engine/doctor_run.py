@@ -14,7 +14,7 @@ from typing import Any
 from orchestra.engine.burial import read_mark
 from orchestra.engine.doctor import Probe
 from orchestra.engine.doctor_root import Place, lock_of
-from orchestra.engine.losses import no_such_run
+from orchestra.engine.losses import no_such_run, unknown_names
 from orchestra.engine.observe import Observer
 from orchestra.engine.place import tmp_dir
 from orchestra.host import clock, disk, process
@@ -147,7 +147,8 @@ def strangers(observer: Observer) -> list[str]:
     """Names in the run's directory that are no file of the run's and of none of its workers."""
     layout = observer.layout
     known = {os.path.basename(path) for path in vars(layout).values()}
-    for worker in {*observer.history.workers, *observer.history.planned()}:
+    history = observer.history
+    for worker in {*history.workers, *history.planned(), *unknown_names(layout, history)}:
         known |= {os.path.basename(flat) for flat, _ in layout.archived(worker, 1)}
     ours = f"{os.path.basename(layout.damaged)}."
     found = []

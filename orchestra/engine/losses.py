@@ -13,7 +13,7 @@ from orchestra.host import process
 from orchestra.model.event import COMMANDS, CONTROL, OBSERVATIONS, Draft
 from orchestra.model.history import History
 from orchestra.model.names import is_name, or_nearest
-from orchestra.model.plan import entry_to_json
+from orchestra.model.plan import entry_to_json, plan_to_json
 from orchestra.model.record import ENDED
 from orchestra.model.snapshot import ending, from_log
 from orchestra.model.trail import Process
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestra.backend.base import Backend
     from orchestra.engine.observe import Observer
 
-_OP = re.compile(rb'\{"version":\d+,"run":"[^"]*","op":(\d{1,15}),')
+_HEAD = re.compile(rb'\{"version":\d+,"run":"([^"]*)","op":(\d{1,15}),')
 _LAUNCHER = re.compile(r"(/.*)/\.run-([A-Za-z0-9][A-Za-z0-9._-]*)\.sh")
 
 
@@ -42,23 +42,37 @@ class Stray(NamedTuple):
         return [member.pid for member in self.processes]
 
 
-def lost(layout: Layout, history: History) -> History | None:
-    """The run as state.json has it, where that has got further than the log; the log was cut then."""
+def lost(layout: Layout, history: History, *, damaged: bool = False) -> History | None:
+    """The run as state.json has it, where that may have what the log has lost.
+
+    It has got further, so the log was cut; or the log is `damaged`, or says no more how the run began.
+    """
     try:
         with open_regular(layout.state) as file:
-            head = _OP.match(file.read(256))
-            if head is None or int(head[1]) <= history.op:
+            head = _HEAD.match(file.read(256))
+            doubtful = damaged or history.created is None
+            if head is None or not (doubtful or int(head[2]) > history.op):
                 return None
             file.seek(0)
             from orchestra.model.checkpoint import parse  # seldom needed
 
             saved = parse(file.read())
-        if saved is None or saved.history.created != history.created:
+        if saved is None or head[1] != layout.run_id.encode():
+            return None
+        if history.created not in (None, saved.history.created):
             return None
         list(saved.history.workers.values())  # read now: what is not as we write it is no help
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return saved.history
+
+
+def beginning(saved: History) -> Draft:
+    """How the run began, for a log that has lost it."""
+    plan = plan_to_json(saved.plan) if saved.plan is not None else None
+    return Draft(
+        COMMANDS, "run_created", {"base": saved.base, "plan_sha256": saved.plan_sha256, "plan": plan}
+    )
 
 
 def meant_again(saved: History, history: History) -> list[Draft]:
@@ -76,7 +90,7 @@ def meant_again(saved: History, history: History) -> list[Draft]:
         entry = {"phase": record.phase, "entry": entry_to_json(record.entry)}
         sha = {"brief_sha256": record.brief_sha256} if record.brief_sha256 else {}
         drafts.append(Draft(COMMANDS, "spawn_intended", {**what, **entry, **sha}))
-    if saved.seat is not None and saved.seat != history.seat:
+    if saved.op > history.op and saved.seat not in (None, history.seat):
         drafts.append(Draft(CONTROL, "seat_taken", {"narrator": saved.seat, "from": history.seat}))
     if saved.narration is not None and saved.narration.op > history.op:
         drafts.append(Draft(CONTROL, "narration_began", {}))
@@ -136,7 +150,7 @@ def origin(bearer: process.Bearer) -> tuple[str | None, str | None]:
 def alerts(observer: Observer) -> list[dict[str, Any]]:
     """Of present losses; looks closer only where there is a sign of any."""
     layout, history = observer.layout, observer.history
-    saved, names = lost(layout, history), unknown_names(layout, history)
+    saved, names = lost(layout, history, damaged=bool(observer.log.damage)), unknown_names(layout, history)
     if saved is None and not names:
         return []
     history = observer.latest()  # somebody may have gone on since the log was read
@@ -172,6 +186,24 @@ def unreadable(tried: str, layout: Layout, error: OSError) -> OrchestraError:
             path=layout.events,
         )
     return Storage.from_os(tried, layout.events, error)
+
+
+def headless(layout: Layout, history: History) -> CorruptLog:
+    """Of a log that does not say any more how the run began. `details`: `copy`, where that is known yet."""
+    what = f"the first lines of {layout.events} are damaged or gone"
+    if lost(layout, history):
+        return CorruptLog(
+            f"{what}; {layout.state} still has what they said",
+            hint=f"orchestra unlock {layout.words} writes it back, as any command that changes the run does",
+            path=layout.events,
+            copy=layout.state,
+        )
+    return CorruptLog(
+        f"{what}: what this run is cannot be read",
+        hint="restore events.jsonl from a copy, or start a new run from run.yaml; "
+        f"orchestra stop {layout.words} ends what still runs of it",
+        path=layout.events,
+    )
 
 
 def no_such_run(layout: Layout) -> NoSuchRun:

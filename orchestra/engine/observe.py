@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
 from orchestra.engine import losses
-from orchestra.errors import CorruptLog, NoSuchPhase, NoSuchRun, NoSuchWorker
+from orchestra.errors import NoSuchPhase, NoSuchRun, NoSuchWorker
 from orchestra.host import clock
 from orchestra.model.history import History
 from orchestra.model.memory_kills import may_be_memory
@@ -78,13 +78,7 @@ class Observer:
                     hint="make the same orchestra init call again",
                     path=self.layout.run_dir,
                 )
-            raise CorruptLog(
-                f"the first lines of {self.layout.events} are damaged or gone: "
-                "what this run is cannot be read",
-                hint="restore events.jsonl from a copy, or start a new run from run.yaml; "
-                f"orchestra stop {self.layout.words} ends what still runs of it",
-                path=self.layout.events,
-            )
+            raise losses.headless(self.layout, self.history)
         return self
 
     def read_log(self, *, above: int = CHECKED_WHOLE) -> None:

@@ -218,6 +218,8 @@ def after_error(error: dict[str, Any], verb: str, run: str, options: str) -> lis
         return [f"orchestra stop {run}"]
     if code == "interrupted" and verb == "run":
         return [f"orchestra run --run {run}"]
+    if code == "corrupt_log" and error.get("copy"):
+        return [f"orchestra unlock {run}"]
     if code in ("corrupt_log", "storage") and verb == "status":
         return [f"orchestra doctor {run}"]
     if code in _LOOK_FIRST:
