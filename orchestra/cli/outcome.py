@@ -9,7 +9,7 @@ from orchestra.cli.session import Session
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import retry_step
+from orchestra.model.advice import retry_step, unasked
 from orchestra.model.record import State
 
 ALL_WELL, FAILED, DEFERRED = 0, 1, 4
@@ -36,7 +36,8 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
     failed = [views.named(row["name"]) for row in report.already if row["state"] == State.FAILED]
     # By name, whatever a retry is worth: they were asked for by name, and are not started again.
     if failed and session.verb == "spawn" and not proposed("retry"):
-        steps += retry_step(session.words, failed)
+        look = [] if steps or unasked(failed) else [f"orchestra status {session.words}"]
+        steps += look + retry_step(session.words, failed)
     if dry_run:
         steps = [
             shlex.join(

@@ -137,6 +137,10 @@ _ALERTS: dict[str, Say] = {
         f"in the run's directory and not in its log: {workers(rows, unknown)}; the same spawn again takes "
         "them on, orchestra stop RUN ends what is at work"
     ),
+    "odd_event": lambda rows: (
+        "lines of the event log say nothing that can be understood, and were passed over: operations "
+        + numbers([row["at_op"] for row in rows[:MOST_NAMES]])
+    ),
     "strays_ended": strays_ended,
     "log_shortened": shortened,
     "log_damage": damaged,

@@ -105,37 +105,44 @@ class Conductor(Observer):
     # --- the beginning and the end of each command ----------------------------------------
 
     def begin(self, freed: Holder | None) -> None:
-        """Read and repair the log; clear up after a dead holder."""
+        """Read and repair the log; write back what it has lost; clear up after a dead holder."""
         if freed is not None:
             self._clear_litter(freed.process.pid)
-        if os.path.exists(self.layout.events):
-            self._repair_log()
+        damage = self._repair_log() if os.path.exists(self.layout.events) else []
         self.open()
         self.began_at = self.history.op
         self.saved_to = self.log.place.offset
-        repaired = bool(self.recovered)
-        saved = losses.lost(self.layout, self.history, damaged=repaired)
-        self.epoch = max(self.history.epoch, saved.epoch if saved else 0) + 1
-        self.heart.sign(self.epoch)
-        if saved is not None:
-            self._tell_again(saved)
+        told = damage + self._write_back(damaged=bool(damage))
         if freed is not None:
             seen = process.lives(freed.process) is False
             reason = "its holder is dead" if seen else "its holder's heartbeat has stopped"
-            note = {"holder": freed.to_json(), "reason": reason}
-            self.record([Draft(ALERTS, "lock_taken_over", note), *self._untold_damage()])
+            told.append(Draft(ALERTS, "lock_taken_over", {"holder": freed.to_json(), "reason": reason}))
+            told += self._untold_damage(damage)
+        self.record(told)
+        self.recovered += [{"what": draft.kind, **draft.data} for draft in told if draft.kind in _PUT_RIGHT]
+        if freed is not None:
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
 
-    def _tell_again(self, saved: History) -> None:
-        """What the log has lost and state.json still has."""
-        meant = losses.meant_again(saved, self.history)
-        if saved.op > self.history.op:
-            note = {"after_op": self.history.op, "up_to_op": saved.op}
-            self.log.last_op = saved.op  # no operation is given twice
-            self.record([Draft(ALERTS, "log_shortened", note)])
-            self.recovered.append({"what": "log_shortened", **note})
-        self.record(meant)
-        self.record(losses.happened_again(saved, self.history))
+    def _write_back(self, *, damaged: bool) -> list[Draft]:
+        """What the log has lost is written into it again; returns what is to be told of that.
+
+        The lost operations' numbers are those of what is written back, and only what tells of it comes
+        behind them: whoever is killed on the way leaves a log that is behind state.json still.
+        """
+        saved = losses.lost(self.layout, self.history, damaged=damaged)
+        self.epoch = max(self.history.epoch, saved.epoch if saved else 0) + 1
+        self.heart.sign(self.epoch)
+        before = self.history.op
+        if saved is not None:
+            meant = losses.meant_again(saved, self.history)
+            self.record(meant)
+            self.record(losses.happened_again(saved, self.history))
+        if saved is not None or not os.path.exists(self.layout.state):
+            self.record(losses.later_attempts(self.layout, self.history.workers.values()))
+        if saved is None or saved.op <= before:
+            return []
+        self.log.last_op = max(self.log.last_op, saved.op)  # no operation is given twice
+        return [Draft(ALERTS, "log_shortened", {"after_op": before, "up_to_op": saved.op})]
 
     def _clear_litter(self, pid: int) -> None:
         """Files that the dead holder was building."""
@@ -145,9 +152,10 @@ class Conductor(Observer):
                     with contextlib.suppress(OSError):
                         os.unlink(f"{place}/{name}")
 
-    def _untold_damage(self) -> list[Draft]:
-        """What the dead holder took out of the log, and did not live to tell."""
-        told = {os.path.basename(str(alert.get("saved_as"))) for alert in self.history.alerts}
+    def _untold_damage(self, ours: list[Draft]) -> list[Draft]:
+        """What the dead holder took out of the log, and did not live to tell; `ours` is told anyway."""
+        alerts = [*self.history.alerts, *(draft.data for draft in ours)]
+        told = {os.path.basename(str(alert.get("saved_as"))) for alert in alerts}
         place, prefix = os.path.split(f"{self.layout.damaged}.")
         drafts = []
         for name in sorted(os.listdir(place)):
@@ -157,7 +165,8 @@ class Conductor(Observer):
                 drafts.append(Draft(ALERTS, "log_damaged", note))
         return drafts
 
-    def _repair_log(self) -> None:
+    def _repair_log(self) -> list[Draft]:
+        """Take out what is no event, and write back how the run began; returns what is to be told of that."""
         probe = Observer(self.layout, self.backend)
         try:
             probe.read_log()
@@ -166,16 +175,15 @@ class Conductor(Observer):
             if not (saved or probe.log.damage) or (headless and probe.history.op and not saved):
                 # In order; or without its beginning, for `open` to say so of the log as it is.
                 self.log, self.history = probe.log, probe.history
-                return
+                return []
             with probe.log.exclusive() as appender:
                 probe.history.apply(appender.news)
-                drafts = log_damaged(appender.repair())
-                appender.append(drafts, at=clock.now(), epoch=probe.history.epoch)
+                damage = log_damaged(appender.repair())
                 if saved is not None and saved.created is not None:
                     appender.append([losses.beginning(saved)], at=saved.created, epoch=saved.epoch)
         except OSError as error:
             raise losses.unreadable("repair the event log", self.layout, error) from error
-        self.recovered += [{"what": draft.kind, **draft.data} for draft in drafts]
+        return damage
 
     def sit(self, narrator: str | None) -> None:
         """Look at the seat, where the caller goes by an ID."""
@@ -222,6 +230,9 @@ class Conductor(Observer):
         with contextlib.suppress(OSError):
             data = render(self.layout.run_id, history, views, log.place, self.settled_op)
             publish(self.layout.state, data, durable=False)
+
+
+_PUT_RIGHT = ("log_damaged", "log_shortened")
 
 
 def log_damaged(repairs: list[Repair]) -> list[Draft]:
@@ -336,11 +347,12 @@ def already_active(layout: Layout, sight: lock.LockSight, vigil: Vigil) -> Narra
         )
     pid, host = sight.holder.process.pid, sight.holder.process.host
     health = vigil.health(sight.holder)
-    stopped = f" and is stopped (kill -CONT {pid} lets it go on)" if vigil.stopped(sight) else ""
+    stopped = vigil.stopped(sight) is not None
+    cont = f" and is stopped (kill -CONT {pid} lets it go on)" if stopped else ""
     return NarratorAlreadyActive(
         f"another narrator (pid {pid} on {host}, orchestra {sight.holder.command}) "
-        f"has held run {layout.run_id} since {sight.holder.acquired_at}{heartbeat_in_words(health)}{stopped}",
-        hint=f"wait for it, or end it (kill {pid}): its workers run on; "
+        f"has held run {layout.run_id} since {sight.holder.acquired_at}{heartbeat_in_words(health)}{cont}",
+        hint=f"wait for it, or end it ({ending(pid, stopped=stopped)}): its workers run on; "
         f"only if you are sure that it must lose the run: orchestra unlock {layout.words} --force"
         if health.left_s is None
         else f"wait for it, or end it there (kill {pid} on {host}); if it is gone, ask again "
@@ -348,6 +360,11 @@ def already_active(layout: Layout, sight: lock.LockSight, vigil: Vigil) -> Narra
         pid=pid,
         holder=details,
     )
+
+
+def ending(pid: int, *, stopped: bool) -> str:
+    """The command that ends a narrator; one that is stopped hears it only once it goes on."""
+    return f"kill {pid}; kill -CONT {pid}" if stopped else f"kill {pid}"
 
 
 def refuse_inside_worker(command: str) -> None:

@@ -55,7 +55,8 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
     if view.verdict:
         story["meaning"] = MEANING[Verdict(view.verdict)]
         if first := before_a_retry(view):
-            story["way_out"] = f"{first}: orchestra retry {observer.layout.words} {name} (or {name} -- CMD)"
+            again = f"orchestra retry {observer.layout.words} {name}"
+            story["way_out"] = f"{first}: {again} (a mended command goes behind it: -- COMMAND ...)"
         story["evidence"] = evidence(observer, view)
     if record.deferral and view.state == State.DEFERRED:
         from orchestra.engine.deferral import deferral_story  # asks the host

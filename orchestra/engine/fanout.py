@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from orchestra.backend.base import Batch, Launch
 from orchestra.engine.burial import clear_away, read_mark, write_result
 from orchestra.engine.conduct import Conductor
+from orchestra.engine.observe import MARK_PATIENCE_S
 from orchestra.engine.paper import Unfit, encoded, stage_trail, with_brief
 from orchestra.engine.room import Room
 from orchestra.errors import Storage, Superseded
@@ -256,6 +257,11 @@ class FanOut:
     def met(self, record: WorkerRecord) -> bool:
         """Whether it is found at work, or ended: then that is what became of it."""
         view = self.conductor.view(record)
+        patience_s = MARK_PATIENCE_S  # a claim that is being written will say whose it is, or be nobody's
+        while view.at_work and view.process is None and patience_s > 0:
+            clock.pause(PACE_S)
+            patience_s -= PACE_S
+            view = self.conductor.view(record)
         if not (view.at_work or view.ended):
             return False
         fact = next(iter(facts(view)), None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestra.engine.place import run_ids
@@ -13,14 +14,14 @@ from orchestra.host import process
 from orchestra.model.event import COMMANDS, CONTROL, OBSERVATIONS, Draft
 from orchestra.model.history import History
 from orchestra.model.names import is_name, or_nearest
-from orchestra.model.plan import entry_to_json, plan_to_json
-from orchestra.model.record import ENDED
+from orchestra.model.plan import WorkerEntry, entry_to_json, plan_to_json
+from orchestra.model.record import ENDED, WorkerRecord
 from orchestra.model.snapshot import ending, from_log
-from orchestra.model.trail import Process
+from orchestra.model.trail import Mark, Process, parse_mark, parse_result
 from orchestra.model.verdict import Verdict
-from orchestra.store.eventlog import LogChanged
+from orchestra.store.eventlog import LogChanged, has
 from orchestra.store.layout import Layout
-from orchestra.store.publish import open_regular
+from orchestra.store.publish import open_regular, read_text
 
 if TYPE_CHECKING:
     from orchestra.backend.base import Backend
@@ -47,10 +48,10 @@ def lost(layout: Layout, history: History, *, damaged: bool = False) -> History 
 
     It has got further, so the log was cut; or the log is `damaged`, or says no more how the run began.
     """
+    doubtful = damaged or history.created is None
     try:
         with open_regular(layout.state) as file:
             head = _HEAD.match(file.read(256))
-            doubtful = damaged or history.created is None
             if head is None or not (doubtful or int(head[2]) > history.op):
                 return None
             file.seek(0)
@@ -59,10 +60,16 @@ def lost(layout: Layout, history: History, *, damaged: bool = False) -> History 
             saved = parse(file.read())
         if saved is None or head[1] != layout.run_id.encode():
             return None
+        if not doubtful and has(layout.events, saved.place):
+            return None  # its word against the log's
         if history.created not in (None, saved.history.created):
             return None
         list(saved.history.workers.values())  # read now: what is not as we write it is no help
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise Storage.from_os("read the run's state", layout.state, error) from error
+        return None
+    except CorruptLog:
         return None
     return saved.history
 
@@ -80,7 +87,7 @@ def meant_again(saved: History, history: History) -> list[Draft]:
     drafts = []
     for name, record in saved.workers.items():
         known = history.workers.get(name)
-        if known is not None and known.attempt >= record.attempt:
+        if known is not None and (known.attempt >= record.attempt or is_at_work(known)):
             continue
         what = {"worker": name, "attempt": record.attempt, "token": record.token}
         if known is not None:
@@ -100,12 +107,16 @@ def meant_again(saved: History, history: History) -> list[Draft]:
     return drafts
 
 
+def is_at_work(record: WorkerRecord) -> bool:
+    return record.process is not None and process.lives(record.process) is not False
+
+
 def happened_again(saved: History, history: History) -> list[Draft]:
     """What the workers' files may not tell, once what was meant is in the log again."""
     drafts = []
     for name, record in saved.workers.items():
-        known = history.workers[name]
-        if known.attempt != record.attempt or known.state in ENDED:
+        known = history.workers.get(name)
+        if known is None or known.attempt != record.attempt or known.state in ENDED:
             continue
         who = {"worker": name, "attempt": record.attempt}
         for meant in record.stopping[len(known.stopping) :]:
@@ -115,6 +126,56 @@ def happened_again(saved: History, history: History) -> list[Draft]:
             drafts.append(Draft(COMMANDS, "stop_intended", {**who, "grace_s": meant.grace_s, **stalled}))
         if record.state in ENDED:
             drafts.append(Draft(OBSERVATIONS, "ended", {**who, **ending(from_log(record))}))
+    return drafts
+
+
+def claim_of(layout: Layout, name: str, *, above: int = 0) -> Mark | None:
+    """The mark of a worker's last attempt, of which the log may know nothing, where that is to be gone by.
+
+    That is: its launcher is at work, or has left its result. `above`: an attempt that the log knows.
+    """
+    attempts = layout.attempts_of(name)
+    text = read_text(layout.mark(name)) if attempts and max(attempts) > above else None
+    mark = parse_mark(text) if text else None
+    if mark is None or mark.attempt != max(attempts):
+        return None
+    if process.lives(mark.process) is not False:
+        return mark if process.runs(mark.process.pid, layout.launcher(name), mark.token) else None
+    result = parse_result(read_text(layout.attempt_result(name, mark.attempt)) or "")
+    return mark if result is not None and result.token == mark.token else None
+
+
+def first_attempt(layout: Layout, name: str) -> int:
+    """Of a worker that is new to the log: where there is a trail, the one to be gone by, or the next."""
+    mark = claim_of(layout, name)
+    return mark.attempt if mark is not None else max(layout.attempts_of(name), default=0) + 1
+
+
+def standing_otherwise(layout: Layout, entry: WorkerEntry) -> str | None:
+    """What is other than asked for, command or brief, where a worker new to the log has a claim."""
+    if claim_of(layout, entry.name) is None:
+        return None
+    from orchestra.model.launcher import argv_line  # seldom needed
+
+    script = (read_text(layout.launcher(entry.name)) or "").splitlines()
+    if argv_line(entry.name, entry.command or ()) not in script:
+        return "command"
+    try:
+        with open_regular(layout.brief(entry.name)) as file:
+            same = file.read() == entry.brief.encode("utf-8", "surrogateescape")
+    except OSError:
+        same = False
+    return None if same else "brief"
+
+
+def later_attempts(layout: Layout, records: Iterable[WorkerRecord]) -> list[Draft]:
+    """Attempts that are to be gone by, of which the log knows only earlier ones."""
+    drafts = []
+    for record in records:
+        mark = None if is_at_work(record) else claim_of(layout, record.name, above=record.attempt)
+        if mark is not None:
+            what = {"worker": record.name, "attempt": mark.attempt, "token": mark.token}
+            drafts.append(Draft(COMMANDS, "retry_intended", what))
     return drafts
 
 
@@ -141,25 +202,28 @@ def strays(run_dir: str, known: Container[str] = ()) -> list[Stray]:
 
 def origin(bearer: process.Bearer) -> tuple[str | None, str | None]:
     """(run directory, worker): a launcher tells by its script, what it starts by its environment."""
-    for word in bearer.words:
-        if match := _LAUNCHER.fullmatch(word):
-            return match[1], match[2]
-    return bearer.environment.get("ORCHESTRA_RUN_DIR") or None, bearer.environment.get("ORCHESTRA_WORKER")
+    if os.path.basename(bearer.words[0]) == "bash":
+        for word in bearer.words[1:3]:
+            if match := _LAUNCHER.fullmatch(word):
+                return match[1], match[2]
+    worker = bearer.environment.get("ORCHESTRA_WORKER", "")
+    return bearer.environment.get("ORCHESTRA_RUN_DIR") or None, worker if is_name(worker) else None
 
 
 def alerts(observer: Observer) -> list[dict[str, Any]]:
     """Of present losses; looks closer only where there is a sign of any."""
     layout, history = observer.layout, observer.history
     saved, names = lost(layout, history, damaged=bool(observer.log.damage)), unknown_names(layout, history)
-    if saved is None and not names:
+    if saved is None and not names and os.path.exists(layout.state):
         return []
     history = observer.latest()  # somebody may have gone on since the log was read
     found: list[dict[str, Any]] = []
     if saved is not None and saved.op > history.op:
         found.append({"kind": "log_shortened", "after_op": history.op, "up_to_op": saved.op})
     there = strays(layout.run_dir, {record.token for record in history.workers.values()})
+    later = [str(d.data["worker"]) for d in later_attempts(layout, history.workers.values())]
     names = [name for name in names if name not in history.workers]
-    for name in dict.fromkeys([*names, *(stray.worker for stray in there if stray.worker)]):
+    for name in dict.fromkeys([*names, *later, *(stray.worker for stray in there if stray.worker)]):
         pids = [pid for stray in there if stray.worker == name for pid in stray.pids]
         found.append({"kind": "unknown_worker", "worker": name, "pids": pids})
     return found

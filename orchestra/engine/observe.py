@@ -137,7 +137,8 @@ class Observer:
         text = self._read_mark(record)
         mark = parse_mark(text) if text else None
         # Who claimed this attempt tells of it, also where the log has lost that and means it anew.
-        claimant = mark.token if mark is not None and mark.attempt == record.attempt else None
+        meant = record.state == State.SPAWNING and mark is not None and mark.attempt == record.attempt
+        claimant = mark.token if mark is not None and meant else None
         if mark is not None and (mark.attempt, mark.token) != (record.attempt, record.token):
             if claimant and record.process is None and self._is_launcher(mark, name):
                 return Sight(mark=mark, process=mark.process, claimed=True, alive=True, claimant=claimant)
@@ -154,7 +155,9 @@ class Observer:
         if lives:
             return running
         try:
-            sight = self._look_at_files(record, (None, record.token, claimant))._replace(process=who)
+            sight = self._look_at_files(record, {record.token, claimant or record.token})._replace(
+                process=who
+            )
         except OSError as error:  # on a disk that fails it may be there: not proved gone
             return running._replace(held_up=f"{error.filename} cannot be read: {error.strerror}")
         if sight.sentinel or sight.result:
@@ -326,6 +329,7 @@ class Observer:
         if sight.held and sight.holder is None:
             alerts.append({"kind": "unreadable_lock", "path": self.layout.lock})
         alerts += losses.alerts(self)
+        alerts += [{"kind": "odd_event", "at_op": op} for op in self.history.odd]
         alerts += [
             {"kind": "log_damage", "offset": d.offset, "size": d.size, "torn": d.torn}
             for d in self.log.damage
@@ -340,7 +344,7 @@ class Observer:
             {
                 "kind": "stalled" if v.state == State.STALLED else "held_up",
                 "worker": v.record.name,
-                "why": v.reason,
+                "reason": v.reason,
             }
             for v in views.among(State.STALLED, State.RUNNING)
             if v.reason

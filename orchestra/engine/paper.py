@@ -121,8 +121,7 @@ def archive(conductor: Conductor, record: WorkerRecord) -> None:
     layout = conductor.layout
     if read_mark(layout, record) is not None:
         return
-    earlier = range(record.attempt - 1, 0, -1)
-    before = next((k for k in earlier if os.path.isdir(layout.attempt(record.name, k))), None)
+    before = max((k for k in layout.attempts_of(record.name) if k < record.attempt), default=None)
     if before is None:
         return
     for flat, aside in layout.archived(record.name, before):

@@ -96,7 +96,7 @@ def wanted_of(
     for entry in phase.workers:
         known = observer.history.workers.get(entry.name)
         if known is not None and command is None:
-            wanted.append(Wanted(known.entry, phase.name))
+            wanted.append(Wanted(known.entry, phase.name, as_it_is=True))
             continue
         brief = resolve_brief(entry.brief, observer.history.base, where=None, worker=entry.name)
         entry = entry._replace(command=entry.command or command, expect=entry.expect or expect, brief=brief)

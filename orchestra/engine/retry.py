@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from orchestra.engine import losses
 from orchestra.engine.burial import clear_away, read_mark
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut, SpawnReport, failed_row
 from orchestra.engine.room import Room
+from orchestra.engine.settle import settle
 from orchestra.engine.spawn import already_row
 from orchestra.errors import Usage
-from orchestra.model.event import COMMANDS, Draft
+from orchestra.model.event import ALERTS, COMMANDS, Draft
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import from_log
 from orchestra.model.verdict import Retry, Verdict, may_gain
@@ -51,6 +53,10 @@ def retry(
     chosen = names or every
     already: list[dict[str, Any]] = []
     failed = []
+    records = [conductor.record_of(name) for name in chosen]
+    if later := losses.later_attempts(conductor.layout, records):  # at work, or ended: not once more
+        conductor.record(later)
+        settle(conductor)
     for name in dict.fromkeys(chosen):
         record = conductor.record_of(name)
         if record.state == State.FAILED and (names or may_gain(record.retry)):
@@ -59,6 +65,7 @@ def retry(
             already.append({**already_row(conductor.view(record)), "note": note(record)})
     conductor.check_still_mine()
     room = Room(conductor.layout.root) if throttled else None  # refuses bad settings: nothing is done yet
+    end_others(conductor, {record.name for record in failed})
     stuck = [row for record in failed if (row := still_alive(conductor, record))]
     held = {row["name"] for row in stuck}
     failed = [record for record in failed if record.name not in held]
@@ -71,7 +78,7 @@ def retry(
                 "retry_intended",
                 {
                     "worker": r.name,
-                    "attempt": r.attempt + 1,
+                    "attempt": max([r.attempt, *conductor.layout.attempts_of(r.name)]) + 1,
                     "token": os.urandom(8).hex(),
                     **({"command": list(command)} if command else {}),
                 },
@@ -82,6 +89,15 @@ def retry(
     again = [workers[record.name] for record in failed]
     report = FanOut(conductor, room).run(again)
     return report._replace(already=already, failed=[*stuck, *report.failed])
+
+
+def end_others(conductor: Conductor, names: set[str]) -> None:
+    """Attempts of these workers that nothing else tells of any more, as in a run put back from a copy."""
+    known = {record.token for record in conductor.history.workers.values()}
+    there = [s for s in losses.strays(conductor.layout.run_dir, known) if s.worker in names]
+    if there:
+        rows = losses.end(conductor.backend, there, grace_s=2.0)
+        conductor.record([Draft(ALERTS, "strays_ended", {"strays": rows})])
 
 
 def still_alive(conductor: Conductor, record: WorkerRecord) -> dict[str, Any] | None:

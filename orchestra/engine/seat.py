@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestra.engine.conduct import Conductor, conduct, refuse_inside_worker
+from orchestra.engine.conduct import Conductor, conduct, ending, refuse_inside_worker
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.vigil import Vigil, heartbeat_in_words, watch
 from orchestra.errors import HolderAlive, Usage
@@ -35,7 +35,8 @@ def unlock(
     sight = lock.look(layout)
     dead = vigil.dead(sight)
     if sight.holder and not may(sight) and not dead:
-        raise holder_alive(layout, sight.holder, vigil.health(sight.holder))
+        stopped = vigil.stopped(sight) is not None
+        raise holder_alive(layout, sight.holder, vigil.health(sight.holder), stopped=stopped)
     with conduct(layout, who, seated=False, may_also_take=may) as conductor:
         if sight.held and may(sight) and not dead:  # a dead one's was taken over, as by any command
             note: dict[str, Any] = {"holder": sight.holder.to_json() if sight.holder else None}
@@ -44,10 +45,15 @@ def unlock(
         return {"found": found(sight, dead), "recovered": conductor.recovered}
 
 
-def holder_alive(layout: Layout, holder: Holder, health: Health) -> HolderAlive:
+def holder_alive(layout: Layout, holder: Holder, health: Health, *, stopped: bool) -> HolderAlive:
     pid, host = holder.process.pid, holder.process.host
     seen = "is alive" if health.left_s is None else "is not proved dead"
-    end_it = f"end it (kill {pid})" if health.left_s is None else f"end it there (kill {pid} on {host})"
+    seen += " and stopped" if stopped else ""
+    end_it = (
+        f"end it ({ending(pid, stopped=stopped)})"
+        if health.left_s is None
+        else f"end it there (kill {pid} on {host})"
+    )
     again = "" if health.left_s is None else f"; if it is gone, ask again in {health.left_s + 1:.0f} s"
     return HolderAlive(
         f"the holder of run {layout.run_id} {seen}: pid {pid} on {host}, orchestra {holder.command}, "

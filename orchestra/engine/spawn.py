@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from orchestra.engine import losses
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut, SpawnReport
 from orchestra.engine.observe import Observer
@@ -41,6 +42,7 @@ class Wanted(NamedTuple):
 
     entry: WorkerEntry
     phase: str | None
+    as_it_is: bool = False  # in the run already, with whatever brief and command it has there
 
 
 def sort_out(observer: Observer, wanted: Iterable[Wanted]) -> tuple[list[Wanted], list[Wanted]]:
@@ -49,21 +51,25 @@ def sort_out(observer: Observer, wanted: Iterable[Wanted]) -> tuple[list[Wanted]
     for want in wanted:
         record = observer.history.workers.get(want.entry.name)
         if record is None:
+            if other := losses.standing_otherwise(observer.layout, want.entry):
+                raise name_taken(observer, want.entry.name, other)
             new.append(want)
             continue
-        same_brief = want.entry is record.entry or is_brief_of(record, want.entry.brief)
-        if same_brief and record.entry.command == want.entry.command:
+        same_brief = want.as_it_is or is_brief_of(record, want.entry.brief)
+        if same_brief and (want.as_it_is or record.entry.command == want.entry.command):
             known.append(want)
         else:
-            what = "command" if same_brief else "brief"
-            raise NameTaken(
-                f"run {observer.layout.run_id} has a worker {record.name!r} already, with another {what}",
-                hint="give the new one another name, or make the same call again with the old "
-                f"{what}; to mend a failed one's command: "
-                f"orchestra retry {observer.layout.words} {record.name} -- CMD",
-                worker=record.name,
-            )
+            raise name_taken(observer, record.name, "command" if same_brief else "brief")
     return new, known
+
+
+def name_taken(observer: Observer, name: str, what: str) -> NameTaken:
+    return NameTaken(
+        f"run {observer.layout.run_id} has a worker {name!r} already, with another {what}",
+        hint=f"give the new one another name, or make the same call again with the old {what}; "
+        f"to mend a failed one's command: orchestra retry {observer.layout.words} {name} -- CMD",
+        worker=name,
+    )
 
 
 def intend(conductor: Conductor, new: list[Wanted]) -> None:
@@ -76,7 +82,7 @@ def intend(conductor: Conductor, new: list[Wanted]) -> None:
                 {
                     "worker": want.entry.name,
                     "phase": want.phase,
-                    "attempt": 1,
+                    "attempt": losses.first_attempt(conductor.layout, want.entry.name),
                     "token": os.urandom(8).hex(),
                     "entry": entry_to_json(want.entry),
                     **({"brief_sha256": sha} if (sha := long_brief_sha256(want.entry.brief)) else {}),

@@ -37,17 +37,18 @@ class StopReport(NamedTuple):
     stopped: list[dict[str, Any]]
     already: list[dict[str, Any]]
     alive: list[dict[str, Any]]  # what could not be ended, with its PIDs
-    strays: list[dict[str, Any]]  # what the log did not know, and was ended
+    strays: list[dict[str, Any]]  # what lived of no attempt that was going, and was ended
 
 
 def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopReport:
     """End these workers, and with them whom an earlier stop meant and did not live to end.
 
-    Where none is named: all that have not ended, and what lives of this run unknown to its log.
+    Where none is named: all that have not ended. What lives of attempts that have, or that the log does
+    not know, is ended too.
     Raises NoSuchWorker.
     """
     strays = find_strays(conductor, names)
-    unknown = {stray.worker for stray in strays}
+    unknown = {stray.worker for stray in strays} - set(conductor.history.workers)
     named = [conductor.record_of(name) for name in dict.fromkeys(names) if name not in unknown]
     asked_for = named if names else conductor.history.workers.having("going")
     views = [conductor.view(record) for record in asked_for]
@@ -73,11 +74,9 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
 
 
 def find_strays(conductor: Conductor, names: list[str]) -> list[losses.Stray]:
-    """What lives of this run unknown to its log: all, or of those names that the log does not have."""
-    history = conductor.history
-    if names and all(name in history.workers for name in names):
-        return []
-    there = losses.strays(conductor.layout.run_dir, {record.token for record in history.workers.values()})
+    """What lives of no attempt that is known to be going: of the whole run, or of these names."""
+    going = {record.token for record in conductor.history.workers.having("going")}
+    there = losses.strays(conductor.layout.run_dir, going)
     return [stray for stray in there if stray.worker in names or not names]
 
 
@@ -170,8 +169,8 @@ def end_and_record(
     return stopped, alive
 
 
-def stop_unrecorded(layout: Layout, names: list[str], *, grace_s: float) -> list[str]:
-    """End workers of a run that cannot be read or written to; returns what was ended, in words.
+def stop_unrecorded(layout: Layout, names: list[str], *, grace_s: float) -> list[dict[str, Any]]:
+    """End workers of a run that cannot be read or written to; returns a row for each, as of `losses.end`.
 
     Their launchers keep space for their results. Nothing is done while a living narrator holds the run.
     Raises NoSuchWorker.
@@ -183,14 +182,20 @@ def stop_unrecorded(layout: Layout, names: list[str], *, grace_s: float) -> list
         observer.open()
     except OrchestraError:
         there = [stray for stray in losses.strays(layout.run_dir) if stray.worker in names or not names]
-        rows = losses.end(observer.backend, there, grace_s=grace_s)
-        return [f"{row['worker']} (pids {', '.join(map(str, row['pids']))})" for row in rows]
+        return losses.end(observer.backend, there, grace_s=grace_s)
     named = [observer.record_of(name) for name in dict.fromkeys(names)]
     going = named or observer.history.workers.having("going")
     views = [observer.view(record, conducted=False) for record in going]
     running = [view for view in views if view.process is not None and not view.ended]
-    end_workers(observer, running, {view.record.name: grace_s for view in running})
-    return [view.record.name for view in running]
+    living = end_workers(observer, running, {view.record.name: grace_s for view in running})
+    return [
+        {
+            "worker": (name := view.record.name),
+            "pids": [view.process.pid] if view.process else [],
+            **({"still_alive": living[name]} if living[name] else {}),
+        }
+        for view in running
+    ]
 
 
 def end_workers(

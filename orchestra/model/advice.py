@@ -133,18 +133,28 @@ def end_the_quiet(s: Standing) -> Iterator[str]:
 
 
 def wait_on(s: Standing) -> Iterator[str]:
-    """Something runs: wait, from this moment on."""
-    if s.states & {State.RUNNING, State.STALLED} or (s.snapshot.conducted and State.SPAWNING in s.states):
-        yield f"orchestra wait {s.run} --since {s.snapshot.op}"
+    """Something runs, or may start once there is room: wait, from this moment on."""
+    at_work = s.states & {State.RUNNING, State.STALLED} or (
+        s.snapshot.conducted and State.SPAWNING in s.states
+    )
+    drain = s.free and any(not hopeless(view) for view in s.among(State.DEFERRED))
+    if at_work or drain:
+        yield f"orchestra wait {s.run} --since {s.snapshot.op}{' --drain' if drain else ''}"
 
 
 def pick_up(s: Standing) -> Iterator[str]:
-    """Something is deferred or half-done: spawn again; but explain a limit first that is never met here."""
-    deferred = [view.record for view in s.among(State.DEFERRED)]
-    if hopeless := [r.name for r in deferred if r.deferral and never_met(r.deferral.signals)]:
-        yield f"orchestra explain {s.run} {hopeless[0]}"
-    if s.free and (deferred or any(view.gap for view in s.among(State.SPAWNING))):
+    """Something is deferred or half-done: spawn again; but explain a limit that is never met here."""
+    deferred = s.among(State.DEFERRED)
+    if never := [view.record.name for view in deferred if hopeless(view)]:
+        yield f"orchestra explain {s.run} {never[0]}"
+    if s.free and (len(deferred) > len(never) or any(view.gap for view in s.among(State.SPAWNING))):
         yield f"orchestra spawn {s.run}"
+
+
+def hopeless(view: WorkerView) -> bool:
+    """Whether it waits for a limit that is above all that this host has."""
+    deferral = view.record.deferral
+    return deferral is not None and bool(never_met(deferral.signals))
 
 
 def begin_next_phase(s: Standing) -> Iterator[str]:
@@ -152,6 +162,12 @@ def begin_next_phase(s: Standing) -> Iterator[str]:
     well = s.plan is not None and (s.plan.on_failure == "continue" or not unasked(s.among(State.FAILED)))
     if s.free and well and (phase := next_phase(s.snapshot.workers, s.plan)) is not None:
         yield f"orchestra spawn {s.run} --phase {phase}"
+
+
+def begin(s: Standing) -> Iterator[str]:
+    """Nobody was ever asked for, and there is no plan: what a spawn takes."""
+    if not s.states:
+        yield "orchestra spawn --help"
 
 
 def run_on(s: Standing) -> Iterator[str]:
@@ -177,6 +193,7 @@ RULES: tuple[Callable[[Standing], Iterator[str]], ...] = (
     wait_on,
     pick_up,
     begin_next_phase,
+    begin,
     run_on,
 )
 

@@ -28,10 +28,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from orchestra.errors import CorruptLog
 from orchestra.model.event import Place, json_bytes
 from orchestra.model.history import History
 from orchestra.model.plan import WorkerEntry, entry_from_json, entry_to_json
-from orchestra.model.record import Deferral, Narration, State, StopMeant, WorkerRecord
+from orchestra.model.record import Deferral, Narration, State, StopMeant, WorkerRecord, check_attempt
 from orchestra.model.snapshot import WorkerView, from_log
 from orchestra.model.trail import process_from_json
 from orchestra.model.workers import TRAITS, Saved, Workers
@@ -151,6 +152,7 @@ def _record_from_json(row: dict[str, Any]) -> WorkerRecord:
     }
     told["entry"] = entry_from_json(told["entry"])
     told["state"] = State(told["state"])
+    check_attempt(told["attempt"], told["token"])
     told["process"] = process_from_json(told["process"]) if told["process"] else None
     told["deferral"] = Deferral(**told["deferral"]) if told["deferral"] else None
     told["failures"], told["leftovers"] = tuple(told["failures"]), tuple(told["leftovers"])
@@ -159,7 +161,14 @@ def _record_from_json(row: dict[str, Any]) -> WorkerRecord:
 
 
 def parse(data: bytes) -> Checkpoint | None:
-    """The checkpoint; None where the text is damaged, or of another version."""
+    """The checkpoint; None where the text is damaged, of another version, or not as `render` makes it."""
+    try:
+        return _parse(data)
+    except (ValueError, LookupError, TypeError, AttributeError):  # a checksum is no signature
+        return None
+
+
+def _parse(data: bytes) -> Checkpoint | None:
     cut = data.find(b"\n")
     end = _HEAD_END.search(data, max(0, cut - 32), max(0, cut))
     if end is None or int(end[1], 16) != zlib.crc32(data[: end.start()]):
@@ -197,8 +206,14 @@ def _saved(states: dict[str, str], text: bytes, head: dict[str, Any]) -> Saved:
         return dict(zip(states, text.split(b",\n") if text else (), strict=True))
 
     def read(name: str) -> WorkerRecord:
-        row = rows()[name]
-        return _record_from_json(json.loads(row[row.index(b"{") :]))
+        try:
+            row = rows()[name]
+            return _record_from_json(json.loads(row[row.index(b"{") :]))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise CorruptLog(
+                f"what state.json has of worker {name} is not as orchestra writes it",
+                hint="remove state.json: it is derived from the event log, and comes back",
+            ) from None
 
     asked_for = {name: state for name, state in states.items() if state != State.PLANNED}
     return Saved(asked_for, read, rows, head["traits"], head["loose"])

@@ -14,7 +14,16 @@ from orchestra.model import event as log
 from orchestra.model.brief import long_brief_sha256
 from orchestra.model.event import ALERTS, COMMANDS, Event
 from orchestra.model.plan import Plan, WorkerEntry, entry_from_json, plan_from_json
-from orchestra.model.record import ENDED, Deferral, Narration, Seat, State, StopMeant, WorkerRecord
+from orchestra.model.record import (
+    ENDED,
+    Deferral,
+    Narration,
+    Seat,
+    State,
+    StopMeant,
+    WorkerRecord,
+    check_attempt,
+)
 from orchestra.model.trail import process_from_json
 from orchestra.model.verdict import Verdict
 from orchestra.model.workers import Workers
@@ -42,6 +51,7 @@ class History:
         self.unseated: set[str] = set()
         self.narration: Narration | None = None
         self.alerts: list[dict[str, Any]] = []
+        self.odd: list[int] = []  # operations that say nothing that can be understood
         self.whole = True  # False: cut short in the middle of a fact, so that it must not be kept
         self._drafts: dict[str, Draft] = {}
         self._plan: Plan | None = None
@@ -78,15 +88,18 @@ class History:
                     self.epoch = epoch
                 if topic == ALERTS:
                     self.alerts.append({"op": op, "at": at, "kind": kind, **data})
-                if (fact := facts(kind)) is not None:
-                    name = data.get("worker", "")
-                    draft = drafts.get(name) or self._draft(name)
-                    if draft is None or data.get("attempt") != draft["attempt"]:
-                        continue
-                    if (state := draft["state"]) is not done and state is not failed:
-                        fact(draft, op, at, data)
-                elif (fold := _FOLDS.get(kind)) is not None:
-                    fold(self, event)
+                try:
+                    if (fact := facts(kind)) is not None:
+                        name = data.get("worker", "")
+                        draft = drafts.get(name) or self._draft(name)
+                        if draft is None or data.get("attempt") != draft["attempt"]:
+                            continue
+                        if (state := draft["state"]) is not done and state is not failed:
+                            fact(draft, op, at, data)
+                    elif (fold := _FOLDS.get(kind)) is not None:
+                        fold(self, event)
+                except (ValueError, LookupError, TypeError, AttributeError):
+                    self.odd.append(op)
         finally:
             for name, draft in drafts.items():
                 self.workers[name] = WorkerRecord._make(draft.values())
@@ -143,6 +156,7 @@ def _spawn_intended(history: History, event: Event) -> None:
     name = data["worker"]
     if name in history._drafts or name in history.workers:
         return
+    check_attempt(data["attempt"], data["token"])
     entry = entry_from_json(data["entry"])
     history._begin(
         WorkerRecord(
@@ -165,6 +179,7 @@ def _retry_intended(history: History, event: Event) -> None:
     before = history._draft(data["worker"])
     if before is None or data["attempt"] <= before["attempt"]:
         return
+    check_attempt(data["attempt"], data["token"])
     failure = {key: before[key] for key in _FAILURE}
     command = data.get("command")
     entry: WorkerEntry = before["entry"]

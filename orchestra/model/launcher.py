@@ -83,14 +83,19 @@ def bash_quote(text: str) -> str:
     return f"$'{plain}'"
 
 
-def bash_word(word: str, order: LaunchOrder) -> str:
+def argv_line(worker: str, command: tuple[str, ...]) -> str:
+    """The line of a launcher that has the worker's command."""
+    return "argv=(" + " ".join(bash_word(word, worker) for word in command) + ")"
+
+
+def bash_word(word: str, worker: str) -> str:
     """One argument of the worker's command, its placeholders filled in."""
     values = {
         "prompt": '"$prompt"',
         "prompt_file": '"$prompt_file"',
         "out": '"$out"',
         "run_dir": '"$run_dir"',
-        "name": bash_quote(order.worker),
+        "name": bash_quote(worker),
     }
     pieces = _PLACEHOLDER.split(word)
     quoted = [
@@ -133,7 +138,7 @@ def render(order: LaunchOrder) -> str:
     ]
     if takes_prompt_text(command):
         head.append("IFS= read -r -d '' prompt <\"$prompt_file\" || :")
-    head.append("argv=(" + " ".join(bash_word(word, order) for word in command) + ")")
+    head.append(argv_line(order.worker, command))
     expected = " ".join(
         f"{bash_quote(file or '')} {least} {bash_quote(json.dumps(file or 'standard output'))}"
         for file, least in order.expect

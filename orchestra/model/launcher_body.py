@@ -46,6 +46,7 @@ retry=later                               # what a failure is worth before the w
 started_at=null
 log_out=$run_dir/log-$worker.out
 log_err=$run_dir/log-$worker.err
+exec 8<"$run_dir"                         # as long as it is open, no other directory can be taken for it
 
 stamp() {   # now: RFC 3339, UTC, milliseconds
   local clock=$EPOCHREALTIME
@@ -66,7 +67,7 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   stamp
   printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s","worker_pid":%s,"token":"%s"}' \
     "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now" "${pid:-null}" "$token"
-  [[ -e $run_dir/events.jsonl || -d $here ]] || return 0   # the run was taken away: nothing is begun in its place
+  [[ $run_dir -ef /proc/$$/fd/8 ]] || return 0   # the run was taken away: nothing is done to what is in its place
   # What the worker may have put in our way: it is gone, and no FIFO may hold us up.
   [[ -d $here ]] || mkdir -p -- "$here"
   [[ ! -e $here/result.new && ! -e $here/result.json ]] || rm -rf -- "$here/result.new" "$here/result.json"
@@ -107,6 +108,7 @@ could_not_start() {   # line command status: the worker could not start; nor has
   tree=()
   descendants "$BASHPID"
   [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null
+  [[ $run_dir -ef /proc/$$/fd/8 ]] || exit 70   # as in `report`
   stamp
   json "$2"
   [[ -n $reason ]] || reason="\"the launcher failed at line $1 with status $3: ${quoted:1}"
@@ -122,7 +124,8 @@ could_not_start() {   # line command status: the worker could not start; nor has
 }
 
 clear_away() {   # what is there for the time of the attempt only
-  rm -rf -- "$tmp_dir" "$here"/{@NOTES@}
+  rm -rf -- "$tmp_dir"
+  [[ ! $run_dir -ef /proc/$$/fd/8 ]] || rm -rf -- "$here"/{@NOTES@}
 }
 
 memory_kills() {   # kills: how many the kernel has killed in our cgroup for want of memory; where cgroups are
@@ -227,7 +230,7 @@ if [[ -z $supervised && $timeout_s != 0 ]]; then
   disown   # the worker is job 1
 fi
 set -m   # a process group of its own: a worker that signals its group means its own children
-( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- 7<&- &
+( become_worker ) <&6 >&4 2>&5 4>&- 5>&- 6<&- 7<&- 8<&- &
 pid=$!
 set +m
 reason=''

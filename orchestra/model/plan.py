@@ -205,7 +205,15 @@ def entry_to_json(entry: WorkerEntry) -> dict[str, Any]:
 
 
 def entry_from_json(data: Mapping[str, Any]) -> WorkerEntry:
-    """The inverse of `entry_to_json`: unknown keys are ignored, missing ones are the defaults."""
+    """The inverse of `entry_to_json`: unknown keys are ignored, missing ones are the defaults.
+
+    Raises TypeError, ValueError, AttributeError for what that never made.
+    """
+    texts = [data.get("name", ""), data.get("brief", ""), data.get("cwd") or "", *(data.get("command") or ())]
+    texts += [word for pair in data.get("env", {}).items() for word in pair]
+    numbers = [data.get(key) or 0 for key in ("timeout_s", "stall_s", "first_sign_s", "retries")]
+    if not all(type(text) is str for text in texts) or not all(type(n) in (int, float) for n in numbers):
+        raise TypeError("no entry of a plan")
     return WorkerEntry(
         name=data.get("name", ""),
         brief=data.get("brief", ""),

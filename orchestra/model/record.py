@@ -20,6 +20,7 @@ class State(StrEnum):
 
 
 ENDED = (State.DONE, State.FAILED)
+MOST_ATTEMPTS = 1_000_000
 
 
 class Seat(StrEnum):
@@ -86,3 +87,9 @@ class WorkerRecord(NamedTuple):
     @property
     def brief_is_out(self) -> bool:
         return self.brief_sha256 is not None and not self.entry.brief
+
+
+def check_attempt(attempt: object, token: object) -> None:
+    """Raises ValueError for what can be neither: whoever can write to a run's files can write anything."""
+    if type(attempt) is not int or not 1 <= attempt <= MOST_ATTEMPTS or type(token) is not str:
+        raise ValueError(f"{attempt!r} of {token!r} is no attempt")

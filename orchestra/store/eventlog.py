@@ -71,14 +71,8 @@ class EventLog:
     def resume(self, place: Place, last_op: int, *, above: int) -> bool:
         """Begin to read at a checkpoint's place: if this is its log, and longer than `above` bytes."""
         try:
-            with open_regular(self.path) as file:
-                size = os.fstat(file.fileno()).st_size
-                if (
-                    size < place.offset
-                    or size <= above
-                    or _behind(file.fileno(), place.offset) != place.behind
-                ):
-                    return False
+            if os.stat(self.path).st_size <= above or not has(self.path, place):
+                return False
         except OSError:
             return False
         self.place, self.last_op = place, last_op
@@ -142,6 +136,13 @@ class EventLog:
             yield Appender(self, fd, news)
         finally:
             os.close(fd)
+
+
+def has(path: str, place: Place) -> bool:
+    """Whether a log has what a checkpoint has read of it. Raises OSError."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        return size >= place.offset and _behind(file.fileno(), place.offset) == place.behind
 
 
 class Repair(NamedTuple):

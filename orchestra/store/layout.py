@@ -71,6 +71,14 @@ class Layout:
     def attempt(self, worker: str, attempt: int) -> str:
         return f"{self.attempts}/{worker}/{attempt}"
 
+    def attempts_of(self, worker: str) -> list[int]:
+        """The attempts that have a directory."""
+        try:
+            names = os.listdir(f"{self.attempts}/{worker}")
+        except OSError:
+            return []
+        return [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 8]
+
     def attempt_result(self, worker: str, attempt: int) -> str:
         return f"{self.attempt(worker, attempt)}/result.json"
 

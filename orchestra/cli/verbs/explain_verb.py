@@ -9,7 +9,7 @@ import typer
 from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import next_steps, retry_step, worth_proposing
+from orchestra.model.advice import hopeless, next_phase, next_steps, retry_step, worth_proposing
 from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 
@@ -26,6 +26,12 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
     story = explain(observer, name)
     standing = session.standing(observer, observer.snapshot())
     view = standing.snapshot.workers.named(name)
+    phase = next_phase(standing.snapshot.workers, standing.plan) if view.state == State.FAILED else None
+    if phase is not None and "way_out" in story:
+        story["way_out"] += (
+            f"; or go on without it: orchestra spawn {session.words} --phase {phase} "
+            f"(or orchestra run --run {session.words} --keep-going)"
+        )
     own = steps_about(session.words, view, story, free=standing.free)
     answered = _OF_OTHERS + (("orchestra retry ",) if any(map(is_retry, own)) else ())
     rest = [step for step in next_steps(standing) if step not in own and not step.startswith(answered)]
@@ -51,7 +57,7 @@ def steps_about(words: str, view: WorkerView, story: dict[str, Any], *, free: bo
     if view.state in (State.RUNNING, State.STALLED):
         found.append(f"orchestra wait {words} --for {name}")
         found += [f"orchestra stop {words} {name}"] if free else []
-    if (view.state == State.DEFERRED or view.gap) and free:
+    if ((view.state == State.DEFERRED and not hopeless(view)) or view.gap) and free:
         found.append(f"orchestra spawn {words}")
     printed = {row["what"]: row["size_bytes"] for row in story["trail"]}
     if printed["stdout"]:

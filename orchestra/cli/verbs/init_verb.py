@@ -41,9 +41,7 @@ def init_(
     made = create(layout, session.narrator, plan)
     observer = Observer(layout).open()
     steps = session.next_steps(observer, observer.snapshot())
-    if not steps and not observer.names():
-        steps = [f"orchestra spawn {session.words} --worker NAME=BRIEF.md -- COMMAND"]
-    elif not steps:
+    if not steps:
         steps = [f"orchestra status {session.words}"]
     body = {"created": made, "path": layout.run_dir, "op": observer.history.op}
     text = f"{'made' if made else 'there already:'} {layout.run_dir}"

@@ -8,6 +8,7 @@ import typer
 
 from orchestra.cli.options import Names, Run, duration, session_of
 from orchestra.cli.progress import working
+from orchestra.cli.session import Session
 from orchestra.engine.conduct import conduct
 from orchestra.engine.stop import stop, stop_unrecorded
 from orchestra.errors import CorruptLog, NoSuchRun, Storage
@@ -44,10 +45,11 @@ def stop_(
         with conduct(layout, session.narrator, stops=False) as conductor, working(session, "stopping"):
             report = stop(conductor, names or [], grace_s=grace)
     except (Storage, CorruptLog, NoSuchRun) as error:
-        if ended := stop_unrecorded(layout, names or [], grace_s=grace):
-            error.message += f"; all the same, these were ended: {', '.join(ended)}"
-            if error.details.pop("pids", None):
-                error.hint = f"orchestra list{session.options} shows the runs that are there"
+        rows = stop_unrecorded(layout, names or [], grace_s=grace)
+        if rows and isinstance(error, NoSuchRun):
+            return of_a_run_that_is_gone(session, rows)
+        if rows:
+            error.message += f"; all the same, these were ended: {', '.join(map(in_words, rows))}"
         raise
     steps = session.next_steps(conductor, conductor.standing())
     body = {
@@ -68,7 +70,7 @@ def stop_(
         for row in report.already:
             print(f"{row['name']}: {noted(row)}")
         for row in report.strays:
-            print(f"{row['worker']}: unknown to the log, ended: pids {', '.join(map(str, row['pids']))}")
+            print(f"{in_words(row)}: of no attempt at work, ended")
         for row in report.alive:
             where = f" on {row['host']}" if "host" in row else ""
             print(f"{row['name']}: could not be ended: pids {', '.join(map(str, row['pids']))}{where}")
@@ -83,3 +85,19 @@ def in_full(row: dict[str, Any]) -> str:
     """How one that was to be stopped has ended by itself."""
     verdict = f": {row['verdict']}" if row["verdict"] else ""
     return f"had just ended, {row['state']}{verdict}"
+
+
+def of_a_run_that_is_gone(session: Session, rows: list[dict[str, Any]]) -> int:
+    """Its directory is not there any more; what lived of it was ended."""
+    alive = [{"name": row["worker"], "pids": row["still_alive"]} for row in rows if "still_alive" in row]
+    body = {"stopped": [], "already": [], "still_alive": alive, "strays": rows, "recovered": []}
+
+    def text() -> None:
+        print(f"the run is gone; what lived of it was ended: {', '.join(map(in_words, rows))}")
+
+    session.answer(body, [f"orchestra list{session.options}"], text)
+    return 1 if alive else 0
+
+
+def in_words(row: dict[str, Any]) -> str:
+    return f"{row['worker']} (pids {', '.join(map(str, row['pids']))})"
