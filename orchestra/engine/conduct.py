@@ -113,15 +113,14 @@ class Conductor(Observer):
         self.began_at = self.history.op
         self.saved_to = self.log.place.offset
         told = damage + self._write_back(damaged=bool(damage))
+        self.recovered += [{"what": draft.kind, **draft.data} for draft in told]
         if freed is not None:
             seen = process.lives(freed.process) is False
             reason = "its holder is dead" if seen else "its holder's heartbeat has stopped"
             told.append(Draft(ALERTS, "lock_taken_over", {"holder": freed.to_json(), "reason": reason}))
             told += self._untold_damage(damage)
-        self.record(told)
-        self.recovered += [{"what": draft.kind, **draft.data} for draft in told if draft.kind in _PUT_RIGHT]
-        if freed is not None:
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
+        self.record(told)
 
     def _write_back(self, *, damaged: bool) -> list[Draft]:
         """What the log has lost is written into it again; returns what is to be told of that.
@@ -134,7 +133,7 @@ class Conductor(Observer):
         self.heart.sign(self.epoch)
         before = self.history.op
         if saved is not None:
-            meant = losses.meant_again(saved, self.history)
+            meant = losses.meant_again(self.layout, saved, self.history)
             self.record(meant)
             self.record(losses.happened_again(saved, self.history))
         if saved is not None or not os.path.exists(self.layout.state):
@@ -230,9 +229,6 @@ class Conductor(Observer):
         with contextlib.suppress(OSError):
             data = render(self.layout.run_id, history, views, log.place, self.settled_op)
             publish(self.layout.state, data, durable=False)
-
-
-_PUT_RIGHT = ("log_damaged", "log_shortened")
 
 
 def log_damaged(repairs: list[Repair]) -> list[Draft]:

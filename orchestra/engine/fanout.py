@@ -23,7 +23,7 @@ from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, ending, facts
 from orchestra.model.throttle import Signal, describe
-from orchestra.model.trail import Result
+from orchestra.model.trail import Result, parse_mark
 from orchestra.model.verdict import Retry, Verdict
 from orchestra.store.publish import Staging, publish, read_text
 
@@ -115,7 +115,9 @@ class FanOut:
 
     def was_claimed(self, record: WorkerRecord) -> bool:
         """Whether its attempt is at work, or was, and the log has lost that: then it is not started again."""
-        return os.path.lexists(self.layout.mark(record.name)) and self.met(record)
+        text = read_text(self.layout.mark(record.name))
+        mark = parse_mark(text) if text else None
+        return mark is not None and mark.attempt == record.attempt and self.met(record)
 
     def launch(self, staged: list[WorkerRecord], staging: Staging) -> None:
         if staged:

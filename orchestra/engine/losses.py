@@ -82,14 +82,19 @@ def beginning(saved: History) -> Draft:
     )
 
 
-def meant_again(saved: History, history: History) -> list[Draft]:
-    """What was meant, and who sits in the seat, of what the log has lost."""
+def meant_again(layout: Layout, saved: History, history: History) -> list[Draft]:
+    """What was meant, and who sits in the seat, of what the log has lost.
+
+    Where a worker's own mark tells of another attempt than state.json, the mark is gone by.
+    """
     drafts = []
     for name, record in saved.workers.items():
         known = history.workers.get(name)
         if known is not None and (known.attempt >= record.attempt or is_at_work(known)):
             continue
-        what = {"worker": name, "attempt": record.attempt, "token": record.token}
+        mark = claim_of(layout, name)
+        attempt, token = (mark.attempt, mark.token) if mark else (record.attempt, record.token)
+        what = {"worker": name, "attempt": attempt, "token": token}
         if known is not None:
             command = list(record.entry.command or ())
             drafts.append(Draft(COMMANDS, "retry_intended", {**what, "command": command}))

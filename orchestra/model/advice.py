@@ -166,7 +166,7 @@ def begin_next_phase(s: Standing) -> Iterator[str]:
 
 def begin(s: Standing) -> Iterator[str]:
     """Nobody was ever asked for, and there is no plan: what a spawn takes."""
-    if not s.states:
+    if s.free and not s.states and not s.snapshot.alerts:
         yield "orchestra spawn --help"
 
 

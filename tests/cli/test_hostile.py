@@ -405,6 +405,8 @@ def test_a_run_that_went_away_while_a_worker_ran_is_told(root: Root) -> None:
     root.init("r")
     root.spawn("r", {"W": FOREVER})
     shutil.rmtree(root.run_dir("r"))
+    assert len(root("status", "r").json["error"]["pids"]) >= 2
+    assert [row["worker"] for row in root("stop", "r", "--grace", "1").json["strays"]] == ["W"]
     assert_gone(root)
 
 

@@ -521,3 +521,34 @@ def test_a_pipe_in_the_place_of_a_file_holds_nobody(root: Root, place: str) -> N
     assert "Other" in answer.names("spawned")
     assert sorted(answer.names("spawned") + answer.names("failed")) == ["Other", "W"]
     assert root("wait", "r", "--keep-going", "--timeout", "60").json["counts"]["running"] == 0
+
+
+@pytest.mark.parametrize("token", [None, "forged"])
+def test_a_result_of_nobody_makes_nobody_done(root: Root, token: str | None) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["sleep", "300"]})
+    env = {"ORCHESTRA_THROTTLE": "{max_workers: 1}"}
+    root("spawn", "r", "--worker", f"B={root.brief('B')}", "--", "sleep", "300", env=env)
+    assert root.worker("r", "B")["state"] == "deferred"
+    place = root.run_dir("r") / "attempts/B/1"
+    place.mkdir(parents=True)
+    lie = {"worker": "B", "attempt": 1, "status": "done", "token": token}
+    (place / "result.json").write_text(json.dumps(lie))
+    mark = {**root.mark("r", "A"), "worker": "B", "token": token or "x", "pid": 2**22 + 1}
+    (root.run_dir("r") / ".pid-B.json").write_text(json.dumps(mark))
+    assert root.worker("r", "B")["state"] == "deferred"
+    root("stop", "r", "--grace", "1")
+
+
+def test_a_stop_ends_what_lives_of_a_worker_that_has_told_its_own_end(root: Root) -> None:
+    root.init("r")
+    lie = (
+        'printf \'{"worker":"W","attempt":1,"status":"done","token":"%s"}\' $ORCHESTRA_TOKEN '
+        '>"$ORCHESTRA_RUN_DIR/attempts/W/1/result.json"; kill -9 $PPID; exec sleep 300'
+    )
+    root.spawn("r", {"W": ["sh", "-c", lie]})
+    root("wait", "r")
+    assert root.worker("r", "W")["state"] == "done"
+    for words in (["stop", "r", "W"], ["stop", "r"]):
+        ended = [row["worker"] for row in root(*words, "--grace", "1").json["strays"]]
+        assert ended == (["W"] if "W" in words else [])

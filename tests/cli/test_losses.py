@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Root, wait_until
 
+from orchestra.model.event import Event, encode
+
+UNTIL = 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done'
 QUIET = {"A": ["sleep", "300"], "B": ["sleep", "300"]}
 PLAN = """\
 command: [sh, -c, 'sleep 2; echo done']
@@ -167,6 +172,164 @@ def test_whoever_was_called_off_stays_so_when_the_log_is_cut(root: Root) -> None
         assert [root.worker("r", name)["verdict"] for name in "AB"] == ["stopped", "stopped"]
 
 
+def test_whoever_is_killed_while_it_writes_back_leaves_that_to_the_next(root: Root) -> None:
+    """The log of a complete recovery, cut at each of its lines, as a kill in the append leaves it."""
+    root.init("r", "throttle: {max_workers: 1}\n" + PLAN.replace("sleep 2", "sleep 300"))
+    root("spawn", "r", "--phase", "one", "--narrator", "me")
+    root("stop", "r", "B", "--narrator", "me")
+    state = root.run_dir("r") / "state.json"
+    saved = state.read_bytes()
+    cut(root, "r", 1)
+    root("unlock", "r")
+    lines = len(root.events("r"))
+    log = (root.run_dir("r") / "events.jsonl").read_bytes()
+    for kept in range(1, lines):
+        (root.run_dir("r") / "events.jsonl").write_bytes(log)
+        cut(root, "r", kept)
+        state.write_bytes(saved)
+        root("unlock", "r")
+        told = root("status", "r").json
+        assert [(row["name"], row["state"], row["verdict"]) for row in told["workers"]] == [
+            ("A", "running", None),
+            ("B", "failed", "stopped"),
+            ("C", "planned", None),
+        ]
+        assert told["seat"] == "me"
+    root("stop", "r", "--grace", "1")
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["at work", "ended"])
+def test_without_state_json_a_later_attempt_is_taken_on_too(root: Root, ended: bool) -> None:
+    root.init("r")
+    second = "exit 0" if ended else "exec sleep 300"
+    root.spawn("r", {"W": ["sh", "-c", f"[ $ORCHESTRA_ATTEMPT = 2 ] && {second}; exit 3"]})
+    root("wait", "r")
+    lines = len(root.events("r"))
+    root("retry", "r", "W")
+    wait_until(lambda: not launchers(root, "r") or not ended, "its end")
+    before = launchers(root, "r")
+    cut(root, "r", lines)
+    (root.run_dir("r") / "state.json").unlink()
+    assert [row["worker"] for row in alert(root, "r", "unknown_worker")] == ["W"]
+    assert root("retry", "r", "W").json["already"][0]["state"] == ("done" if ended else "running")
+    assert (launchers(root, "r"), root.worker("r", "W")["attempt"]) == (before, 2)
+    root("stop", "r", "W", "--grace", "1")
+    assert not launchers(root, "r")
+
+
+def test_a_run_put_back_from_a_copy_has_no_worker_twice(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sh", "-c", "[ $ORCHESTRA_ATTEMPT = 2 ] && exec sleep 300; exit 3"]})
+    root("wait", "r")
+    shutil.copytree(root.run_dir("r"), root.path / "copy")
+    root("retry", "r", "W")
+    removed(root.run_dir("r"))
+    (root.path / "copy").rename(root.run_dir("r"))
+    (before,) = launchers(root, "r")
+    assert root("retry", "r", "W").names("spawned") == ["W"]
+    (after,) = launchers(root, "r")
+    assert after != before
+    root("stop", "r", "W", "--grace", "1")
+    assert not launchers(root, "r")
+
+
+@pytest.mark.parametrize("other", ["command", "brief"])
+def test_whom_the_log_has_lost_is_taken_on_for_what_it_is_and_nothing_else(root: Root, other: str) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["true"]}, brief="old")
+    root("wait", "r")
+    cut(root, "r", 1)
+    (root.run_dir("r") / "state.json").unlink()
+    command, brief = (["echo", "new"], "old") if other == "command" else (["true"], "new")
+    error = root.spawn("r", {"A": command}, brief=brief).json["error"]
+    assert (error["code"], f"another {other}" in error["message"]) == ("name_taken", True)
+    assert root.spawn("r", {"A": ["true"]}, brief="old").names("spawned") == ["A"]
+
+
+def test_an_old_launcher_tells_nothing_in_a_new_run_of_the_same_name(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sh", "-c", UNTIL]})
+    (old,) = launchers(root, "r")
+    removed(root.run_dir("r"))
+    root.init("r")
+    root.spawn("r", {"W": ["true"]})
+    root("wait", "r")
+    before = root.result("r", "W")
+    (root.path / "go").touch()
+    wait_until(lambda: old not in launchers(root, "r"), "the old launcher to end")
+    assert root.result("r", "W") == before
+    assert json.loads((root.run_dir("r") / "attempts/W/1/result.json").read_text()) == before
+
+
+def test_an_argument_that_looks_like_a_launcher_of_another_run_is_none(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["true"]})
+    script = root.run_dir("r") / ".run-A.sh"
+    root.init("x")
+    root.spawn("x", {"X": ["tail", "-f", str(script)]})
+    assert root("stop", "r").json["strays"] == []
+    assert root.worker("x", "X")["state"] == "running"
+    root("stop", "x", "--grace", "1")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"kind": "spawn_intended", "worker": "X", "attempt": 1, "token": "t"},
+        {"kind": "spawn_intended", "worker": "X", "attempt": 10**14, "token": "t", "entry": {}},
+        {"kind": "spawn_intended", "worker": "X", "attempt": 1, "token": "t", "entry": {"command": [5]}},
+        {"kind": "retry_intended", "worker": "A", "attempt": 10**14, "token": "t"},
+        {"kind": "ended", "worker": "A", "attempt": 1, "leftovers": 5},
+        {"kind": "stop_intended", "worker": "A", "attempt": 1, "grace_s": "x"},
+        {"kind": "seat_taken"},
+    ],
+    ids=lambda row: str(row["kind"]),
+)
+def test_a_line_that_says_nothing_is_passed_over_and_told(root: Root, row: dict[str, object]) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["sleep", "300"]})
+    kind, data = str(row["kind"]), {key: value for key, value in row.items() if key != "kind"}
+    line = encode(Event(99, "2026-01-01T00:00:00.000Z", "commands", kind, 1, data))
+    with (root.run_dir("r") / "events.jsonl").open("ab") as log:
+        log.write(line)
+    assert [row["at_op"] for row in alert(root, "r", "odd_event")] == [99]
+    assert "say nothing" in root("status", "r", "--text").stdout
+    assert root("stop", "r", "A", "--grace", "1").code == 0
+    assert not launchers(root, "r")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"op":3', b'"op":903'),
+        (b'"attempt":1', b'"attempt":2'),
+        (b'"attempt":1', b'"attempt":99999999999999'),
+        (b'"epoch":', b'"epocc":'),
+        (b'"state":"running"', b'"state":"zombie"'),
+        (b'"command":["sleep","300"]', b'"command":[5,null]'),
+        (b'"unseated":[]', b'"unseated":5'),
+    ],
+)
+@pytest.mark.parametrize("lost", [False, True], ids=["whole log", "cut log"])
+def test_a_forged_state_json_is_no_more_than_a_lie(root: Root, old: bytes, new: bytes, lost: bool) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["sleep", "300"]})
+    state = root.run_dir("r") / "state.json"
+    head, body = state.read_bytes().split(b"\n", 1)
+    assert old in head + body
+    head, body = head.replace(old, new), body.replace(old, new)
+    head = re.sub(rb'"body":"\w+"', b'"body":"%08x"' % zlib.crc32(body), head)
+    head = head[: head.rindex(b',"crc"')]
+    state.write_bytes(b'%s,"crc":"%08x",\n%s' % (head, zlib.crc32(head), body))
+    if lost:
+        cut(root, "r", 1)
+    for words in (["status", "r"], ["spawn", "r"], ["wait", "r", "--timeout", "0"]):
+        assert root(*words).code in (0, 1, 4, 5), words
+    assert len(launchers(root, "r")) == 1
+    assert root("stop", "r", "--grace", "1").code in (0, 1)
+    assert not launchers(root, "r")
+
+
 def test_a_cursor_that_the_log_has_lost_is_a_cursor_still(root: Root) -> None:
     root.init("r")
     op = root.spawn("r", {"A": ["sleep", "300"]}).json["op"]
@@ -179,7 +342,7 @@ def test_a_cursor_that_the_log_has_lost_is_a_cursor_still(root: Root) -> None:
 
 def test_a_worker_tells_how_it_ended_though_the_log_was_away(root: Root) -> None:
     root.init("r")
-    root.spawn("r", {"A": ["sh", "-c", 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done']})
+    root.spawn("r", {"A": ["sh", "-c", UNTIL]})
     log = root.run_dir("r") / "events.jsonl"
     log.rename(root.path / "kept")
     (root.path / "go").touch()

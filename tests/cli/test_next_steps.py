@@ -69,7 +69,7 @@ def test_a_limit_that_is_never_met_here_is_told_so_with_the_ways_out(root: Root)
     assert "never met here" in deferred["reason"]
     [signal_] = deferred["signals"]
     assert signal_["value"] < signal_["total"] < signal_["limit"]
-    assert answer.json["next"] == ["orchestra explain r W", "orchestra spawn r"]
+    assert answer.json["next"] == ["orchestra explain r W"]
     way_out = root("explain", "r", "W").json["worker"]["way_out"]
     assert all(word in way_out for word in ("memory_available", "--no-throttle", "orchestra stop r W"))
     assert root("spawn", "r", env={"ORCHESTRA_THROTTLE": "{memory_available: 1B}"}).names("spawned") == ["W"]
@@ -201,3 +201,19 @@ def test_the_refusal_of_a_living_holder_names_what_is_not_refused(root: Root) ->
     running.terminate()
     running.communicate()
     root("stop", "r", "--grace", "1")
+
+
+def test_what_is_deferred_with_nothing_at_work_is_waited_for_before_it_is_tried_again(root: Root) -> None:
+    busy = root.path / f"busy-{os.getpid()}"
+    busy.symlink_to("/bin/sleep")
+    root.init("r")
+    row = {"name": "W", "brief": "b", "command": ["true"], "throttle": {"processes": {busy.name: 1}}}
+    others = [subprocess.Popen([str(busy), "300"]) for _ in range(2)]
+    try:
+        answer = root("spawn", "r", "--from", "-", stdin=json.dumps([row])).json
+        assert answer["next"] == [f"orchestra wait r --since {answer['op']} --drain", "orchestra spawn r"]
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert root(*answer["next"][0].split()[1:]).json["counts"]["done"] == 1

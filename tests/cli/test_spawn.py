@@ -615,3 +615,15 @@ def test_the_same_call_with_other_settings_says_what_is_kept(root: Root) -> None
     assert row["note"] == "it keeps what it had of expect"
     (row,) = root(*words, "--", "true").json["already"]
     assert "note" not in row
+
+
+@pytest.mark.parametrize("chars", [256, 257, 20_000])
+def test_the_same_phase_again_is_no_other_brief_however_long_that_is(root: Root, chars: int) -> None:
+    brief = "x" * chars
+    root.init("r", f"command: ['true']\nphases:\n- {{name: p, workers: [{{name: W, brief: {brief}}}]}}\n")
+    root("spawn", "r", "--phase", "p", "--no-throttle")
+    root("wait", "r")
+    for _ in range(2):
+        assert root("spawn", "r", "--phase", "p").json["already"] == [
+            {"name": "W", "state": "done", "attempt": 1}
+        ]

@@ -256,3 +256,13 @@ def test_a_planned_worker_is_planned(root: Root) -> None:
     root.init("r", "command: ['true']\nphases: [{name: p, workers: [{name: W, brief: b}]}]\n")
     row = root.worker("r", "W")
     assert (row["state"], row["phase"], row["verdict"], row["pid"]) == ("planned", "p", None, None)
+
+
+def test_every_alert_of_a_living_worker_can_be_told_in_words(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sleep", "300"]}, stall="1s")
+    wait_until(lambda: root.worker("r", "W")["state"] == "stalled", "the stall")
+    shown = root("status", "r", "--text")
+    assert (shown.code, shown.stderr) == (0, "")
+    assert "shows no sign of progress: W (" in shown.stdout
+    root("stop", "r", "--grace", "1")

@@ -134,7 +134,7 @@ def test_nothing_but_deferred_ones_is_4_at_once(root: Root) -> None:
     root("spawn", "r", "--from", "-", stdin=json.dumps([row]))
     answer = root("wait", "r", "--timeout", "60")
     assert (answer.code, answer.json["outcome"], states(answer)) == (4, "blocked", {"W": "deferred"})
-    assert "orchestra spawn r" in answer.json["next"]
+    assert answer.json["next"][0] == "orchestra explain r W"
 
 
 def test_an_interrupt_is_130_and_ends_no_worker(root: Root) -> None:
