@@ -17,6 +17,11 @@ import pytest
 
 PATIENCE_S = 30.0
 
+# Commands inherit what is ignored; whoever starts the tests from a script ignores interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for signum in (signal.SIGHUP, signal.SIGTERM):
+    signal.signal(signum, signal.SIG_DFL)
+
 
 class Answer(NamedTuple):
     """What a call of the command line gave back."""

@@ -54,7 +54,7 @@ def finish(layout: Layout, record: WorkerRecord) -> None:
     if any(map(os.path.exists, layout.launcher_notes(record.name, record.attempt))):
         clear_away(layout, record)
     with contextlib.suppress(OSError):
-        if not os.path.exists(own):
+        if not os.path.exists(own) and parse_result(read_text(draft) or ""):  # whole, that is
             os.rename(draft, own)
     with contextlib.suppress(OSError):
         if not os.path.exists(flat):

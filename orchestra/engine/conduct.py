@@ -108,7 +108,7 @@ class Conductor(Observer):
         """Read and repair the log; write back what it has lost; clear up after a dead holder."""
         if freed is not None:
             self._clear_litter(freed.process.pid)
-        damage = self._repair_log() if os.path.exists(self.layout.events) else []
+        damage = self._repair_log()
         self.open()
         self.began_at = self.history.op
         self.saved_to = self.log.place.offset
@@ -168,12 +168,14 @@ class Conductor(Observer):
         """Take out what is no event, and write back how the run began; returns what is to be told of that."""
         probe = Observer(self.layout, self.backend)
         try:
-            probe.read_log()
+            with contextlib.suppress(FileNotFoundError):
+                probe.read_log()
             headless = probe.history.created is None
             saved = losses.lost(self.layout, probe.history) if headless else None
             if not (saved or probe.log.damage) or (headless and probe.history.op and not saved):
                 # In order; or without its beginning, for `open` to say so of the log as it is.
-                self.log, self.history = probe.log, probe.history
+                if probe.log.place.offset:
+                    self.log, self.history = probe.log, probe.history
                 return []
             with probe.log.exclusive() as appender:
                 probe.history.apply(appender.news)

@@ -10,6 +10,7 @@ from orchestra.engine.made import made
 from orchestra.engine.observe import Observer
 from orchestra.engine.printed import last_lines
 from orchestra.host import clock
+from orchestra.model.event import Event
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, ended_alike
 from orchestra.model.throttle import never_met
@@ -71,10 +72,12 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
                 f"{first}a lower {limit} (ORCHESTRA_THROTTLE='{{{limit}: …}}' {spawn}), none at all "
                 f"({spawn} --no-throttle), or call it off: orchestra stop {observer.layout.words} {name}"
             )
-    events = Observer(observer.layout).log.read_new()
-    story["events"] = [
-        {"op": e.op, "at": e.at, "kind": e.kind} for e in events if e.data.get("worker") == name
-    ]
+
+    def keep(events: list[Event]) -> None:
+        ours = (event for event in events if event.data.get("worker") == name)
+        story["events"] += [{"op": event.op, "at": event.at, "kind": event.kind} for event in ours]
+
+    Observer(observer.layout).log.feed(keep)
     return story
 
 

@@ -260,6 +260,8 @@ def unreadable(tried: str, layout: Layout, error: OSError) -> OrchestraError:
 def headless(layout: Layout, history: History) -> CorruptLog:
     """Of a log that does not say any more how the run began. `details`: `copy`, where that is known yet."""
     what = f"the first lines of {layout.events} are damaged or gone"
+    if not os.path.lexists(layout.events):
+        what = f"the event log of run {layout.run_id} is gone: {layout.events}"
     if lost(layout, history):
         return CorruptLog(
             f"{what}; {layout.state} still has what they said",

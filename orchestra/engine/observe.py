@@ -68,6 +68,8 @@ class Observer:
         try:
             self.read_log(above=above)
         except FileNotFoundError:
+            if os.path.isdir(self.layout.attempts) or losses.lost(self.layout, self.history):
+                raise losses.headless(self.layout, self.history) from None
             raise losses.no_such_run(self.layout) from None
         except OSError as error:
             raise losses.unreadable("read the event log", self.layout, error) from error

@@ -172,6 +172,7 @@ class Appender:
                 os.fsync(aside)
             finally:
                 os.close(aside)
+            sync_directory(os.path.dirname(saved_as))
             if damage.torn:
                 os.ftruncate(self.fd, damage.offset)
             else:

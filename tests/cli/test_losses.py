@@ -127,6 +127,10 @@ def emptied(log: bytes) -> bytes:
     return b""
 
 
+def gone(log: bytes) -> None:
+    return None
+
+
 def zeros(log: bytes) -> bytes:
     return bytes(len(log))
 
@@ -140,15 +144,18 @@ def with_a_hole(log: bytes) -> bytes:
     return lines[0] + b"x" * (len(lines[1]) - 1) + b"\n" + b"".join(lines[2:])
 
 
-@pytest.mark.parametrize("harm", [emptied, zeros, without_its_beginning, with_a_hole])
+@pytest.mark.parametrize("harm", [emptied, gone, zeros, without_its_beginning, with_a_hole])
 def test_what_was_at_the_beginning_of_the_log_comes_back_too(
-    root: Root, harm: Callable[[bytes], bytes]
+    root: Root, harm: Callable[[bytes], bytes | None]
 ) -> None:
     root.init("r", PLAN.replace("sleep 2", "sleep 300"))
     root("spawn", "r", "--phase", "one", "--no-throttle")
     before = root("status", "r").json["workers"]
     log = root.run_dir("r") / "events.jsonl"
-    log.write_bytes(harm(log.read_bytes()))
+    harmed = harm(log.read_bytes())
+    log.unlink()
+    if harmed is not None:
+        log.write_bytes(harmed)
     if harm is not with_a_hole:
         told = root("status", "r").json
         assert (told["error"]["code"], told["next"]) == ("corrupt_log", ["orchestra unlock r"])
@@ -405,7 +412,11 @@ def test_a_run_that_cannot_be_read_can_be_stopped(root: Root, become: Callable[[
     assert status.json["error"]["code"] in ("no_such_run", "corrupt_log", "storage")
     assert len(launchers(root, "r")) == 2
     answer = root("stop", "r", "--grace", "1")
-    if become in (removed, moved, without_log):
+    if become is without_log:  # state.json is there: all of it comes back
+        assert (answer.code, answer.json["recovered"][0]["what"]) == (0, "log_shortened")
+        assert not launchers(root, "r")
+        return
+    if become in (removed, moved):
         assert (answer.code, [row["worker"] for row in answer.json["strays"]]) == (0, ["A", "B"])
     else:
         assert "these were ended: A (pids" in answer.json["error"]["message"]

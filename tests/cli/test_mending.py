@@ -425,24 +425,32 @@ def test_who_has_ended_before_the_answer_is_told_so_in_it(root: Root) -> None:
     root.init("r")
     words = ["spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", "false"]
     env = clean_environment(
-        ORCHESTRA_ROOT=str(root.path), TMPDIR=str(root.tmp), RESULT=str(root.run_dir("r") / "result-W.json")
+        ORCHESTRA_ROOT=str(root.path),
+        TMPDIR=str(root.tmp),
+        RESULT=str(root.run_dir("r") / "result-W.json"),
+        MARK=str(root.run_dir("r") / ".pid-W.json"),
     )
     done = subprocess.run(
         [sys.executable, "-c", LETS_THEM_END, *words], env=env, capture_output=True, timeout=60
     )
     answer = json.loads(done.stdout)
-    ended = [(row["name"], row["state"], row["verdict"]) for row in answer["spawned"]]
+    ended = [(row["name"], row.get("state"), row.get("verdict")) for row in answer["spawned"]]
     assert ended == [("W", "failed", "exit_code")]
     assert any(step.startswith("orchestra wait r ") for step in answer["next"])
 
 
 LETS_THEM_END = """
-import os, sys, time
+import json, os, sys, time
 from orchestra.backend.local import LocalBatch
 from orchestra.cli.main import main
+from orchestra.host.process import start_of
 close = LocalBatch.close
 def close_at_the_end(batch):
     while not os.path.exists(os.environ["RESULT"]):
+        time.sleep(0.01)
+    with open(os.environ["MARK"]) as mark:
+        pid = json.load(mark)["pid"]
+    while start_of(pid) is not None:  # its last words come before its end
         time.sleep(0.01)
     close(batch)
 LocalBatch.close = close_at_the_end
