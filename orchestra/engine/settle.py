@@ -78,6 +78,8 @@ def end_leftovers(conductor: Conductor, record: WorkerRecord) -> None:
     """Of an attempt that was lost: its processes lived on."""
     conductor.check_still_mine()
     living = conductor.backend.end(record.token, None, grace_s=2.0)
+    if sorted(p.pid for p in living) == sorted(record.leftovers):
+        return  # told already: nothing of it can be ended
     note = {"worker": record.name, "attempt": record.attempt, "pids": list(record.leftovers)}
     if living:
         note["still_alive"] = [p.pid for p in living]

@@ -70,6 +70,8 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     asked = {view.record.name for view in views}
     ended = end_strays(conductor, strays, grace_s)
     alive += [{"name": row["worker"], "pids": row["still_alive"]} for row in ended if "still_alive" in row]
+    stuck = [r for r in conductor.history.workers.having("leftovers") if r.name in names or not names]
+    alive += [{"name": record.name, "pids": list(record.leftovers)} for record in stuck]
     return StopReport([row for row in stopped if row["name"] in asked], already, alive, ended)
 
 

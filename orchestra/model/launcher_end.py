@@ -12,7 +12,7 @@ stderr_says() {   # pattern
 }
 
 killed_on_request() {   # where the grace is over at once, orchestra's own KILL comes before we have looked
-  [[ $asked == stopped && $status == 137 && -z $by_itself ]]
+  [[ $asked == stopped && $status == 137 ]]   # bash may not know yet that no exit of its own was it
 }
 
 killed_for_memory() {   # reason: the counter says that somebody in our cgroup was, SIGKILL that it was the worker

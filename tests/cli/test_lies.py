@@ -552,3 +552,18 @@ def test_a_stop_ends_what_lives_of_a_worker_that_has_told_its_own_end(root: Root
     for words in (["stop", "r", "W"], ["stop", "r"]):
         ended = [row["worker"] for row in root(*words, "--grace", "1").json["strays"]]
         assert ended == (["W"] if "W" in words else [])
+
+
+def test_a_retry_ends_what_lives_of_the_attempt_before(root: Root) -> None:
+    root.init("r")
+    lie = (
+        '[ $ORCHESTRA_ATTEMPT = 1 ] || exit 0; echo $$ >"$ORCHESTRA_RUN_DIR/../pid"; '
+        'printf \'{"worker":"W","attempt":1,"status":"failed","verdict":"exit_code","token":"%s"}\' '
+        '$ORCHESTRA_TOKEN >"$ORCHESTRA_RUN_DIR/attempts/W/1/result.json"; kill -9 $PPID; exec sleep 300'
+    )
+    root.spawn("r", {"W": ["sh", "-c", lie]})
+    root("wait", "r")
+    pid = int((root.path / "pid").read_text())
+    assert Path(f"/proc/{pid}").exists()
+    assert root("retry", "r", "W").names("spawned") == ["W"]
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the first attempt")

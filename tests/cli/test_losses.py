@@ -66,7 +66,8 @@ def test_what_a_cut_log_has_lost_comes_back_with_the_next_command(root: Root) ->
     again = root.spawn("r", QUIET, "--narrator", "me").json
     assert again["recovered"][0]["what"] == "log_shortened"
     assert [(row["name"], row["state"]) for row in again["already"]] == [("A", "running"), ("B", "running")]
-    assert again["op"] > op  # no cursor means two things
+    [told] = [event for event in root.events("r") if event["kind"] == "log_shortened"]
+    assert (told["op"], again["op"] > op) == (op + 1, True)  # no cursor means two things
     assert launchers(root, "r") == before
     assert root.spawn("r", QUIET, "--narrator", "you").json["error"]["seat"] == "me"
     assert len(root("stop", "r", "--grace", "1").json["stopped"]) == 2
@@ -177,6 +178,18 @@ def test_whoever_was_called_off_stays_so_when_the_log_is_cut(root: Root) -> None
         cut(root, "r", kept)
         assert root("spawn", "r").names("spawned") == []
         assert [root.worker("r", name)["verdict"] for name in "AB"] == ["stopped", "stopped"]
+
+
+def test_a_mended_command_and_how_the_narrator_ended_come_back_too(root: Root) -> None:
+    root.init("r", PLAN.replace("sleep 2; echo done", "exit 3"))
+    assert root("run", "--run", "r", "--no-throttle").json["stopped_at"] == "one"
+    root("retry", "r", "A", "--", "true")
+    root("wait", "r", "--for", "A", "--timeout", "30")
+    before = root("status", "r").json
+    cut(root, "r", 1)
+    root("unlock", "r")
+    assert root("explain", "r", "A").json["worker"]["command"] == ["true"]
+    assert root("status", "r").json["next"] == before["next"]
 
 
 def test_whoever_is_killed_while_it_writes_back_leaves_that_to_the_next(root: Root) -> None:

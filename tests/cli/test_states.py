@@ -266,3 +266,12 @@ def test_every_alert_of_a_living_worker_can_be_told_in_words(root: Root) -> None
     assert (shown.code, shown.stderr) == (0, "")
     assert "shows no sign of progress: W (" in shown.stdout
     root("stop", "r", "--grace", "1")
+
+
+def test_a_worker_that_is_deferred_again_has_waited_since_the_first_time(root: Root) -> None:
+    root.init("r")
+    for limit in ("63TiB", "64TiB"):
+        words = ["spawn", "r", "--worker", f"W={root.brief('W')}", "--", "true"]
+        root(*words, env={"ORCHESTRA_THROTTLE": f"{{memory_available: {limit}}}"})
+    deferred = [event["at"] for event in root.events("r") if event["kind"] == "deferred"]
+    assert (len(deferred), root.worker("r", "W")["since"]) == (2, deferred[0])

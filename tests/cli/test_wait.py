@@ -324,3 +324,13 @@ def test_it_does_not_look_at_the_seat(root: Root) -> None:
     spawned(root, {"A": ["true"]})
     root("spawn", "r", "--narrator", "first")
     assert root("wait", "r", "--narrator", "second").code == 0
+
+
+def test_a_wait_writes_nothing_behind_what_is_damaged(root: Root) -> None:
+    spawned(root, {"W": ["true"]})
+    wait_until((root.run_dir("r") / "result-W.json").exists, "its end")
+    log = root.run_dir("r") / "events.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"op":9')
+    damaged = log.read_bytes()
+    assert states(root("wait", "r")) == {"W": "done"}
+    assert log.read_bytes() == damaged
