@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from orchestra.backend.base import Backend
-from orchestra.engine import losses
+from orchestra.engine import faults, losses
 from orchestra.engine.heart import Heart
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import Observer
@@ -93,7 +93,7 @@ class Conductor(Observer):
                 fresh = damage + [draft for draft in drafts if not self.history.knows(draft)]
                 events = appender.append(fresh, at=clock.now(), epoch=self.epoch)
         except OSError as error:
-            raise losses.unreadable("append to the event log", self.layout, error) from error
+            raise faults.unreadable("append to the event log", self.layout, error) from error
         self.history.apply(events)
         if (
             self.log.place.offset - self.saved_to > CHECKPOINT_BYTES
@@ -183,7 +183,7 @@ class Conductor(Observer):
                 if saved is not None and saved.created is not None:
                     appender.append([losses.beginning(saved)], at=saved.created, epoch=saved.epoch)
         except OSError as error:
-            raise losses.unreadable("repair the event log", self.layout, error) from error
+            raise faults.unreadable("repair the event log", self.layout, error) from error
         return damage
 
     def sit(self, narrator: str | None) -> None:
@@ -264,7 +264,7 @@ def conduct(
     """
     refuse_inside_worker(who.command)
     if not os.path.isdir(layout.run_dir):
-        raise losses.no_such_run(layout)
+        raise faults.no_such_run(layout)
     with holding(layout, who, may_also_take) as (heart, freed):
         conductor = Conductor(layout, heart, backend)
         conductor.begin(freed)

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from orchestra.engine.doctor import Probe
-from orchestra.engine.losses import origin
 from orchestra.engine.observe import Observer
 from orchestra.engine.place import closed, run_ids, temporary, tmp_dir
+from orchestra.engine.strays import origin
 from orchestra.errors import OrchestraError
 from orchestra.host import clock, disk, process
 from orchestra.model import checkup_run

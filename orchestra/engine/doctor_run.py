@@ -14,7 +14,8 @@ from typing import Any
 from orchestra.engine.burial import read_mark
 from orchestra.engine.doctor import Probe
 from orchestra.engine.doctor_root import Place, lock_of
-from orchestra.engine.losses import no_such_run, unknown_names
+from orchestra.engine.faults import no_such_run
+from orchestra.engine.losses import unknown_names
 from orchestra.engine.observe import Observer
 from orchestra.engine.place import tmp_dir
 from orchestra.host import clock, disk, process

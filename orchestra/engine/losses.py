@@ -1,46 +1,54 @@
-"""What a log has lost that was cut or taken away; state.json, trails and processes still tell of it."""
+"""What a log has lost that was cut, damaged or emptied.
+
+state.json, the workers' trails and their processes still tell of it.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
-from collections.abc import Container, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from orchestra.engine.place import run_ids
-from orchestra.errors import CorruptLog, NoSuchRun, OrchestraError, Storage
+from orchestra.engine import strays
+from orchestra.errors import CorruptLog, Storage
 from orchestra.host import process
 from orchestra.model.event import COMMANDS, CONTROL, OBSERVATIONS, Draft
 from orchestra.model.history import History
-from orchestra.model.names import is_name, or_nearest
+from orchestra.model.names import is_name
 from orchestra.model.plan import WorkerEntry, entry_to_json, plan_to_json
 from orchestra.model.record import ENDED, WorkerRecord
 from orchestra.model.snapshot import ending, from_log
-from orchestra.model.trail import Mark, Process, parse_mark, parse_result
+from orchestra.model.trail import Mark, parse_mark, parse_result
 from orchestra.model.verdict import Verdict
-from orchestra.store.eventlog import LogChanged, has
+from orchestra.store.eventlog import has
 from orchestra.store.layout import Layout
 from orchestra.store.publish import open_regular, read_text
 
 if TYPE_CHECKING:
-    from orchestra.backend.base import Backend
     from orchestra.engine.observe import Observer
 
 _HEAD = re.compile(rb'\{"version":\d+,"run":"([^"]*)","op":(\d{1,15}),')
-_LAUNCHER = re.compile(r"(/.*)/\.run-([A-Za-z0-9][A-Za-z0-9._-]*)\.sh")
 
 
-class Stray(NamedTuple):
-    """What lives of an attempt of which the log knows nothing."""
-
-    token: str
-    worker: str | None
-    processes: list[Process]
-
-    @property
-    def pids(self) -> list[int]:
-        return [member.pid for member in self.processes]
+def alerts(observer: Observer) -> list[dict[str, Any]]:
+    """Of present losses; looks closer only where there is a sign of any."""
+    layout, history = observer.layout, observer.history
+    saved, names = lost(layout, history, damaged=bool(observer.log.damage)), unknown_names(layout, history)
+    if saved is None and not names and os.path.exists(layout.state):
+        return []
+    history = observer.latest()  # somebody may have gone on since the log was read
+    found: list[dict[str, Any]] = []
+    if saved is not None and saved.op > history.op:
+        found.append({"kind": "log_shortened", "after_op": history.op, "up_to_op": saved.op})
+    there = strays.of_run(layout.run_dir, {record.token for record in history.workers.values()})
+    later = [str(d.data["worker"]) for d in later_attempts(layout, history.workers.values())]
+    names = [name for name in names if name not in history.workers]
+    for name in dict.fromkeys([*names, *later, *(stray.worker for stray in there if stray.worker)]):
+        pids = [pid for stray in there if stray.worker == name for pid in stray.pids]
+        found.append({"kind": "unknown_worker", "worker": name, "pids": pids})
+    return found
 
 
 def lost(layout: Layout, history: History, *, damaged: bool = False) -> History | None:
@@ -191,103 +199,3 @@ def unknown_names(layout: Layout, history: History) -> list[str]:
     except OSError:
         return []
     return sorted(name for name in names if name not in history.workers and is_name(name))
-
-
-def strays(run_dir: str, known: Container[str] = ()) -> list[Stray]:
-    """Living attempts of a run, but for those of the `known` tokens. Looks at every process."""
-    found: dict[str, Stray] = {}
-    for bearer in process.bearers():
-        run, worker = origin(bearer)
-        if bearer.token in known or run != run_dir:
-            continue
-        stray = found.setdefault(bearer.token, Stray(bearer.token, worker, []))
-        stray.processes.append(bearer.process)
-    return sorted(found.values(), key=lambda stray: stray.worker or "")
-
-
-def origin(bearer: process.Bearer) -> tuple[str | None, str | None]:
-    """(run directory, worker): a launcher tells by its script, what it starts by its environment."""
-    if os.path.basename(bearer.words[0]) == "bash":
-        for word in bearer.words[1:3]:
-            if match := _LAUNCHER.fullmatch(word):
-                return match[1], match[2]
-    worker = bearer.environment.get("ORCHESTRA_WORKER", "")
-    return bearer.environment.get("ORCHESTRA_RUN_DIR") or None, worker if is_name(worker) else None
-
-
-def alerts(observer: Observer) -> list[dict[str, Any]]:
-    """Of present losses; looks closer only where there is a sign of any."""
-    layout, history = observer.layout, observer.history
-    saved, names = lost(layout, history, damaged=bool(observer.log.damage)), unknown_names(layout, history)
-    if saved is None and not names and os.path.exists(layout.state):
-        return []
-    history = observer.latest()  # somebody may have gone on since the log was read
-    found: list[dict[str, Any]] = []
-    if saved is not None and saved.op > history.op:
-        found.append({"kind": "log_shortened", "after_op": history.op, "up_to_op": saved.op})
-    there = strays(layout.run_dir, {record.token for record in history.workers.values()})
-    later = [str(d.data["worker"]) for d in later_attempts(layout, history.workers.values())]
-    names = [name for name in names if name not in history.workers]
-    for name in dict.fromkeys([*names, *later, *(stray.worker for stray in there if stray.worker)]):
-        pids = [pid for stray in there if stray.worker == name for pid in stray.pids]
-        found.append({"kind": "unknown_worker", "worker": name, "pids": pids})
-    return found
-
-
-def end(backend: Backend, found: list[Stray], *, grace_s: float) -> list[dict[str, Any]]:
-    """End these; returns a row for each: the worker, its PIDs, and which of them live on."""
-    rows = []
-    for stray in found:
-        living = [member.pid for member in backend.end(stray.token, None, grace_s=grace_s)]
-        left = {"still_alive": living} if living else {}
-        rows.append({"worker": stray.worker or "?", "pids": stray.pids, **left})
-    return rows
-
-
-def unreadable(tried: str, layout: Layout, error: OSError) -> OrchestraError:
-    """What to tell where the event log could not be read or written."""
-    if isinstance(error, LogChanged) and not os.path.isdir(layout.run_dir):
-        return no_such_run(layout)
-    if isinstance(error, LogChanged):
-        return CorruptLog(
-            f"could not {tried} ({layout.events}): {error.strerror}",
-            hint=f"what is at work runs on: orchestra status {layout.words} shows what is left of it",
-            path=layout.events,
-        )
-    return Storage.from_os(tried, layout.events, error)
-
-
-def headless(layout: Layout, history: History) -> CorruptLog:
-    """Of a log that does not say any more how the run began. `details`: `copy`, where that is known yet."""
-    what = f"the first lines of {layout.events} are damaged or gone"
-    if not os.path.lexists(layout.events):
-        what = f"the event log of run {layout.run_id} is gone: {layout.events}"
-    if lost(layout, history):
-        return CorruptLog(
-            f"{what}; {layout.state} still has what they said",
-            hint=f"orchestra unlock {layout.words} writes it back, as any command that changes the run does",
-            path=layout.events,
-            copy=layout.state,
-        )
-    return CorruptLog(
-        f"{what}: what this run is cannot be read",
-        hint="restore events.jsonl from a copy, or start a new run from run.yaml; "
-        f"orchestra stop {layout.words} ends what still runs of it",
-        path=layout.events,
-    )
-
-
-def no_such_run(layout: Layout) -> NoSuchRun:
-    try:
-        others = run_ids(layout.root)
-    except Storage:
-        others = []
-    rootless = "" if os.path.isdir(layout.root) else f" (nor is there a directory {layout.root})"
-    shown = f"orchestra list{layout.options} shows the runs; orchestra init RUN{layout.options} makes one"
-    hint = or_nearest(layout.run_id, others, shown)
-    details: dict[str, Any] = {"path": layout.run_dir}
-    if there := strays(layout.run_dir):
-        details["pids"] = [pid for stray in there for pid in stray.pids]
-        rootless += f"; of one that was there processes live: {', '.join(map(str, details['pids']))}"
-        hint = f"orchestra stop {layout.words} ends them"
-    return NoSuchRun(f"there is no run at {layout.run_dir}{rootless}", hint=hint, **details)

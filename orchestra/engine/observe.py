@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
-from orchestra.engine import losses
+from orchestra.engine import faults, losses
 from orchestra.errors import NoSuchPhase, NoSuchRun, NoSuchWorker
 from orchestra.host import clock
 from orchestra.model.history import History
@@ -69,10 +69,10 @@ class Observer:
             self.read_log(above=above)
         except FileNotFoundError:
             if os.path.isdir(self.layout.attempts) or losses.lost(self.layout, self.history):
-                raise losses.headless(self.layout, self.history) from None
-            raise losses.no_such_run(self.layout) from None
+                raise faults.headless(self.layout, self.history) from None
+            raise faults.no_such_run(self.layout) from None
         except OSError as error:
-            raise losses.unreadable("read the event log", self.layout, error) from error
+            raise faults.unreadable("read the event log", self.layout, error) from error
         if self.history.created is None:
             if not self.log.damage and not os.path.isdir(self.layout.attempts):
                 raise NoSuchRun(
@@ -80,7 +80,7 @@ class Observer:
                     hint="make the same orchestra init call again",
                     path=self.layout.run_dir,
                 )
-            raise losses.headless(self.layout, self.history)
+            raise faults.headless(self.layout, self.history)
         return self
 
     def read_log(self, *, above: int = CHECKED_WHOLE) -> None:
@@ -106,7 +106,7 @@ class Observer:
         try:
             self.read_log()
         except OSError as error:
-            raise losses.unreadable("read the event log", self.layout, error) from error
+            raise faults.unreadable("read the event log", self.layout, error) from error
 
     def latest(self) -> History:
         """The log as it is at this moment, read anew: what is seen already stays as it was seen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from orchestra.engine import losses
+from orchestra.engine import losses, strays
 from orchestra.engine.burial import clear_away, read_mark
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut, SpawnReport, failed_row
@@ -94,9 +94,9 @@ def retry(
 def end_others(conductor: Conductor, names: set[str]) -> None:
     """Attempts of these workers that nothing else tells of any more, as in a run put back from a copy."""
     known = {record.token for record in conductor.history.workers.values()}
-    there = [s for s in losses.strays(conductor.layout.run_dir, known) if s.worker in names]
+    there = [s for s in strays.of_run(conductor.layout.run_dir, known) if s.worker in names]
     if there:
-        rows = losses.end(conductor.backend, there, grace_s=2.0)
+        rows = strays.end(conductor.backend, there, grace_s=2.0)
         conductor.record([Draft(ALERTS, "strays_ended", {"strays": rows})])
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestra.engine import losses
+from orchestra.engine import strays
 from orchestra.engine.burial import bury, finish, retell, write_result
 from orchestra.engine.observe import Observer
 from orchestra.errors import OrchestraError
@@ -47,8 +47,8 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     not know, is ended too.
     Raises NoSuchWorker.
     """
-    strays = find_strays(conductor, names)
-    unknown = {stray.worker for stray in strays} - set(conductor.history.workers)
+    others = find_strays(conductor, names)
+    unknown = {stray.worker for stray in others} - set(conductor.history.workers)
     named = [conductor.record_of(name) for name in dict.fromkeys(names) if name not in unknown]
     asked_for = named if names else conductor.history.workers.having("going")
     views = [conductor.view(record) for record in asked_for]
@@ -68,25 +68,25 @@ def stop(conductor: Conductor, names: list[str], *, grace_s: float) -> StopRepor
     )
     stopped, alive = finish_stops(conductor)
     asked = {view.record.name for view in views}
-    ended = end_strays(conductor, strays, grace_s)
+    ended = end_strays(conductor, others, grace_s)
     alive += [{"name": row["worker"], "pids": row["still_alive"]} for row in ended if "still_alive" in row]
     stuck = [r for r in conductor.history.workers.having("leftovers") if r.name in names or not names]
     alive += [{"name": record.name, "pids": list(record.leftovers)} for record in stuck]
     return StopReport([row for row in stopped if row["name"] in asked], already, alive, ended)
 
 
-def find_strays(conductor: Conductor, names: list[str]) -> list[losses.Stray]:
+def find_strays(conductor: Conductor, names: list[str]) -> list[strays.Stray]:
     """What lives of no attempt that is known to be going: of the whole run, or of these names."""
     going = {record.token for record in conductor.history.workers.having("going")}
-    there = losses.strays(conductor.layout.run_dir, going)
+    there = strays.of_run(conductor.layout.run_dir, going)
     return [stray for stray in there if stray.worker in names or not names]
 
 
-def end_strays(conductor: Conductor, there: list[losses.Stray], grace_s: float) -> list[dict[str, Any]]:
+def end_strays(conductor: Conductor, there: list[strays.Stray], grace_s: float) -> list[dict[str, Any]]:
     if not there:
         return []
     conductor.check_still_mine()
-    rows = losses.end(conductor.backend, there, grace_s=grace_s)
+    rows = strays.end(conductor.backend, there, grace_s=grace_s)
     conductor.record([Draft(ALERTS, "strays_ended", {"strays": rows})])
     return rows
 
@@ -183,8 +183,8 @@ def stop_unrecorded(layout: Layout, names: list[str], *, grace_s: float) -> list
     try:
         observer.open()
     except OrchestraError:
-        there = [stray for stray in losses.strays(layout.run_dir) if stray.worker in names or not names]
-        return losses.end(observer.backend, there, grace_s=grace_s)
+        there = [stray for stray in strays.of_run(layout.run_dir) if stray.worker in names or not names]
+        return strays.end(observer.backend, there, grace_s=grace_s)
     named = [observer.record_of(name) for name in dict.fromkeys(names)]
     going = named or observer.history.workers.having("going")
     views = [observer.view(record, conducted=False) for record in going]
