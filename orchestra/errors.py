@@ -7,7 +7,11 @@ and a `hint`: the next step, as a sentence or a command ready to run. Further fa
 
 from __future__ import annotations
 
+import errno
 from typing import Any
+
+PROVES_NOTHING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})
+"""What could not be looked at for want of these may be there: it is not taken for absent, or for dead."""
 
 USAGE = 2
 HELD = 3
@@ -128,6 +132,4 @@ class Storage(OrchestraError):
 
 
 def _errno_name(error: OSError) -> str:
-    import errno
-
     return errno.errorcode.get(error.errno or 0, "")

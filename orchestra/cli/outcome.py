@@ -37,7 +37,7 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
     # By name, whatever a retry is worth: they were asked for by name, and are not started again.
     if failed and session.verb == "spawn" and not proposed("retry"):
         look = [] if steps or unasked(failed) else [f"orchestra status {session.words}"]
-        steps += look + retry_step(session.words, failed)
+        steps += look + retry_step(session.words, unasked(failed) or failed)
     if dry_run:
         steps = [
             shlex.join(

@@ -20,7 +20,6 @@ from orchestra.engine.vigil import Vigil, heartbeat_in_words
 from orchestra.errors import NarratorAlreadyActive, NestedSpawn, OrchestraError, Storage, Superseded, Usage
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
-from orchestra.model.history import History
 from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
 from orchestra.model.record import Seat
 from orchestra.model.snapshot import WorkerView
@@ -43,6 +42,9 @@ class Conductor(Observer):
         self.settled_op = 0  # the last operation before it was seen that all who had ended are put away
         self.saved_to = 0  # how far into the log state.json was last meant to speak
         self.began_at = 0  # the last operation before this command's own
+        self.begun = (
+            False  # what the log has lost is written back: only then what is damaged goes out of sight
+        )
         self.recovered: list[dict[str, object]] = []  # what was put right, for the answer
 
     @property
@@ -53,9 +55,9 @@ class Conductor(Observer):
         """By somebody else: no, by us."""
         return False
 
-    def latest(self) -> History:
-        """Nobody else goes on while we have the lock."""
-        return self.history
+    def losses(self) -> list[dict[str, object]]:
+        """None: they have been written back."""
+        return []
 
     def attend(self, views: list[WorkerView]) -> list[str]:
         if not any(view.to_be_ended for view in views):
@@ -77,21 +79,30 @@ class Conductor(Observer):
             )
 
     def refresh(self) -> None:
-        """Raises Superseded too: one who only waits would not hear of it otherwise."""
+        """Raises Superseded too: one who only waits would not hear of it otherwise.
+
+        Nobody takes a write of ours back: a log that changed under us was changed from outside.
+        """
         self.check_still_mine()
-        super().refresh()
+        try:
+            self.read_log()
+        except OSError as error:
+            raise faults.unreadable("read the event log", self.layout, error) from error
 
     def record(self, drafts: list[Draft]) -> list[Event]:
         """Append facts that are not known yet. Raises Storage and Superseded, recording nothing."""
-        if not drafts:
+        if not drafts and not (self.begun and self.log.damage):
             return []
         try:
             with self.log.exclusive() as appender:
                 self.check_still_mine()
                 self.history.apply(appender.news)
-                damage = log_damaged(appender.repair())  # somebody died in an append since we began
-                fresh = damage + [draft for draft in drafts if not self.history.knows(draft)]
+                told = log_damaged(appender.repair(torn=True))  # somebody died in an append since we began
+                fresh = told + [draft for draft in drafts if not self.history.knows(draft)]
                 events = appender.append(fresh, at=clock.now(), epoch=self.epoch)
+                if self.begun:
+                    told = log_damaged(appender.repair(torn=False))
+                    events += appender.append(told, at=clock.now(), epoch=self.epoch)
         except OSError as error:
             raise faults.unreadable("append to the event log", self.layout, error) from error
         self.history.apply(events)
@@ -108,19 +119,22 @@ class Conductor(Observer):
         """Read and repair the log; write back what it has lost; clear up after a dead holder."""
         if freed is not None:
             self._clear_litter(freed.process.pid)
-        damage = self._repair_log()
+        damage, headless = self._mend_ends()
         self.open()
         self.began_at = self.history.op
         self.saved_to = self.log.place.offset
-        told = damage + self._write_back(damaged=bool(damage))
-        self.recovered += [{"what": draft.kind, **draft.data} for draft in told]
+        told = damage + self._write_back(damaged=headless or bool(self.log.damage))
         if freed is not None:
             seen = process.lives(freed.process) is False
             reason = "its holder is dead" if seen else "its holder's heartbeat has stopped"
             told.append(Draft(ALERTS, "lock_taken_over", {"holder": freed.to_json(), "reason": reason}))
-            told += self._untold_damage(damage)
+        self.begun = True
+        for event in self.record(told):
+            if event.kind != "lock_taken_over":
+                self.recovered.append({"what": event.kind, **event.data})
+        if freed is not None:
+            self.record(self._untold_damage())
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
-        self.record(told)
 
     def _write_back(self, *, damaged: bool) -> list[Draft]:
         """What the log has lost is written into it again; returns what is to be told of that.
@@ -151,10 +165,9 @@ class Conductor(Observer):
                     with contextlib.suppress(OSError):
                         os.unlink(f"{place}/{name}")
 
-    def _untold_damage(self, ours: list[Draft]) -> list[Draft]:
-        """What the dead holder took out of the log, and did not live to tell; `ours` is told anyway."""
-        alerts = [*self.history.alerts, *(draft.data for draft in ours)]
-        told = {os.path.basename(str(alert.get("saved_as"))) for alert in alerts}
+    def _untold_damage(self) -> list[Draft]:
+        """What the dead holder took out of the log, and did not live to tell."""
+        told = {os.path.basename(str(alert.get("saved_as"))) for alert in self.history.alerts}
         place, prefix = os.path.split(f"{self.layout.damaged}.")
         drafts = []
         for name in sorted(os.listdir(place)):
@@ -164,27 +177,31 @@ class Conductor(Observer):
                 drafts.append(Draft(ALERTS, "log_damaged", note))
         return drafts
 
-    def _repair_log(self) -> list[Draft]:
-        """Take out what is no event, and write back how the run began; returns what is to be told of that."""
+    def _mend_ends(self) -> tuple[list[Draft], bool]:
+        """Cut off a torn tail, and write back how the run began, where the log has lost that.
+
+        Returns what is to be told of it, and whether the beginning was lost.
+        """
         probe = Observer(self.layout, self.backend)
         try:
             with contextlib.suppress(FileNotFoundError):
                 probe.read_log()
             headless = probe.history.created is None
             saved = losses.lost(self.layout, probe.history) if headless else None
-            if not (saved or probe.log.damage) or (headless and probe.history.op and not saved):
-                # In order; or without its beginning, for `open` to say so of the log as it is.
+            torn = any(damage.torn for damage in probe.log.damage)
+            if not (saved or torn) or (headless and probe.history.op and not saved):
+                # In order, but for its middle; or without its beginning, for `open` to say so as it is.
                 if probe.log.place.offset:
                     self.log, self.history = probe.log, probe.history
-                return []
+                return [], False
             with probe.log.exclusive() as appender:
                 probe.history.apply(appender.news)
-                damage = log_damaged(appender.repair())
+                damage = log_damaged(appender.repair(torn=True))
                 if saved is not None and saved.created is not None:
                     appender.append([losses.beginning(saved)], at=saved.created, epoch=saved.epoch)
         except OSError as error:
             raise faults.unreadable("repair the event log", self.layout, error) from error
-        return damage
+        return damage, saved is not None
 
     def sit(self, narrator: str | None) -> None:
         """Look at the seat, where the caller goes by an ID."""

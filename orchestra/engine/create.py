@@ -9,7 +9,8 @@ from typing import Any
 
 from orchestra.engine.conduct import Conductor, holding, lock_ttl_s, refuse_inside_worker
 from orchestra.engine.narrator import Narrator
-from orchestra.errors import NameTaken, NoSuchRun, Storage, Usage
+from orchestra.engine.observe import Observer
+from orchestra.errors import NameTaken, NoSuchRun, OrchestraError, Storage, Usage
 from orchestra.host import clock
 from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.plan import Plan, plan_to_json
@@ -32,6 +33,8 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
     again = f"run {plan_word} --run NEW" if who.command == "run" else f"init NEW --plan {plan_word}"
     lock_ttl_s()  # what is wrong with it is told before anything is written
     make_directory(layout)
+    if who.id is None and is_there(layout, digest, base, again):  # also while somebody is at work on it
+        return False
     with holding(layout, who) as (heart, freed):
         conductor = Conductor(layout, heart)
         try:
@@ -47,6 +50,16 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
         conductor.sit(who.id)
         conductor.write_state()
     return True
+
+
+def is_there(layout: Layout, digest: str | None, base: str, again: str) -> bool:
+    """Whether the run is there, of the same plan, and somebody at work on it. Raises NameTaken."""
+    try:
+        observer = Observer(layout).open()
+    except OrchestraError:
+        return False
+    check_same_plan(observer, digest, base, again)
+    return not observer.log.damage and observer.conducted()
 
 
 def make_directory(layout: Layout) -> None:
@@ -65,12 +78,12 @@ def make_directory(layout: Layout) -> None:
         )
 
 
-def check_same_plan(conductor: Conductor, digest: str | None, base: str, again: str) -> None:
+def check_same_plan(observer: Observer, digest: str | None, base: str, again: str) -> None:
     """Briefs and directories are relative to the plan: the same text elsewhere is another plan.
 
     `again`: how to make a run of this plan under another name.
     """
-    history, run = conductor.history, conductor.layout.run_id
+    history, run = observer.history, observer.layout.run_id
     if digest is None or (digest, base) == (history.plan_sha256, history.base):
         return
     if history.plan_sha256 is None:
@@ -82,7 +95,7 @@ def check_same_plan(conductor: Conductor, digest: str | None, base: str, again: 
     raise NameTaken(
         f"run {run} exists already, {why}",
         hint=f"for a new run: orchestra {again}; to mend a failed worker's command in this one: "
-        f"orchestra retry {conductor.layout.words} NAME -- CMD",
+        f"orchestra retry {observer.layout.words} NAME -- CMD",
         run=run,
     )
 

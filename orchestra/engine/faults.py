@@ -36,7 +36,7 @@ def headless(layout: Layout, history: History) -> CorruptLog:
     if lost(layout, history):
         return CorruptLog(
             f"{what}; {layout.state} still has what they said",
-            hint=f"orchestra unlock {layout.words} writes it back, as any command that changes the run does",
+            hint=f"orchestra unlock {layout.words} writes it back",
             path=layout.events,
             copy=layout.state,
         )

@@ -5,14 +5,13 @@ state.json, the workers' trails and their processes still tell of it.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from orchestra.engine import strays
-from orchestra.errors import CorruptLog, Storage
+from orchestra.errors import PROVES_NOTHING, CorruptLog, Storage
 from orchestra.host import process
 from orchestra.model.event import COMMANDS, CONTROL, OBSERVATIONS, Draft
 from orchestra.model.history import History
@@ -38,7 +37,7 @@ def alerts(observer: Observer) -> list[dict[str, Any]]:
     saved, names = lost(layout, history, damaged=bool(observer.log.damage)), unknown_names(layout, history)
     if saved is None and not names and os.path.exists(layout.state):
         return []
-    history = observer.latest()  # somebody may have gone on since the log was read
+    history = type(observer)(layout).open().history  # somebody may have gone on since the log was read
     found: list[dict[str, Any]] = []
     if saved is not None and saved.op > history.op:
         found.append({"kind": "log_shortened", "after_op": history.op, "up_to_op": saved.op})
@@ -74,7 +73,7 @@ def lost(layout: Layout, history: History, *, damaged: bool = False) -> History 
             return None
         list(saved.history.workers.values())  # read now: what is not as we write it is no help
     except OSError as error:
-        if error.errno == errno.EIO:
+        if error.errno in PROVES_NOTHING:
             raise Storage.from_os("read the run's state", layout.state, error) from error
         return None
     except CorruptLog:
@@ -93,7 +92,7 @@ def beginning(saved: History) -> Draft:
 def meant_again(layout: Layout, saved: History, history: History) -> list[Draft]:
     """What was meant, and who sits in the seat, of what the log has lost.
 
-    Where a worker's own mark tells of another attempt than state.json, the mark is gone by.
+    Where a worker's own mark tells of a later attempt than state.json, or of one at work, it is gone by.
     """
     drafts = []
     for name, record in saved.workers.items():
@@ -101,9 +100,14 @@ def meant_again(layout: Layout, saved: History, history: History) -> list[Draft]
         if known is not None and (known.attempt >= record.attempt or is_at_work(known)):
             continue
         mark = claim_of(layout, name)
-        attempt, token = (mark.attempt, mark.token) if mark else (record.attempt, record.token)
+        gone_by = mark and (mark.attempt > record.attempt or process.lives(mark.process) is not False)
+        attempt, token = (mark.attempt, mark.token) if mark and gone_by else (record.attempt, record.token)
         what = {"worker": name, "attempt": attempt, "token": token}
         if known is not None:
+            for failure in record.failures:
+                if failure["attempt"] == known.attempt and known.state not in ENDED:
+                    ended = {"worker": name, "status": "failed", **failure}
+                    drafts.append(Draft(OBSERVATIONS, "ended", ended))
             command = list(record.entry.command or ())
             drafts.append(Draft(COMMANDS, "retry_intended", {**what, "command": command}))
             continue

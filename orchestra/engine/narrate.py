@@ -123,6 +123,17 @@ class _Phase:
     def start(self, names: tuple[str, ...]) -> None:
         waiting = [r for r in candidates(self.conductor) if r.name in names]
         if not has_room(self.conductor, self.room, waiting):
+            self.tell_deferred(
+                [
+                    {
+                        "name": record.name,
+                        "reason": record.deferral.reason,
+                        "signals": record.deferral.signals,
+                    }
+                    for record in waiting
+                    if record.deferral is not None
+                ]
+            )
             return
         report = FanOut(self.conductor, self.room).run(waiting)
         for row in [*report.spawned, *report.failed]:

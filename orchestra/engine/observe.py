@@ -24,7 +24,7 @@ from orchestra.model.trail import Mark, parse_mark, parse_result, parse_sentinel
 from orchestra.model.verdict import Verdict
 from orchestra.model.workers import ABANDONED
 from orchestra.store import lock
-from orchestra.store.eventlog import CHECKED_WHOLE, EventLog
+from orchestra.store.eventlog import CHECKED_WHOLE, EventLog, LogChanged
 from orchestra.store.layout import Layout
 from orchestra.store.publish import open_regular, read_surely, read_text
 
@@ -103,14 +103,22 @@ class Observer:
             self.history = saved.history
 
     def refresh(self) -> None:
+        """Read what is new; all anew where a write that failed was taken back. Raises CorruptLog, Storage."""
         try:
-            self.read_log()
+            try:
+                self.read_log()
+            except LogChanged:
+                before = self.history
+                self.log, self.history = EventLog(self.layout.events, self.layout.damaged), History()
+                self.read_log()
+                if not set(before.workers) <= set(self.history.workers):
+                    raise
         except OSError as error:
             raise faults.unreadable("read the event log", self.layout, error) from error
 
-    def latest(self) -> History:
-        """The log as it is at this moment, read anew: what is seen already stays as it was seen."""
-        return Observer(self.layout).open().history
+    def losses(self) -> list[dict[str, object]]:
+        """Alerts of what the log has lost."""
+        return losses.alerts(self)
 
     # --- one worker ---------------------------------------------------------------------
 
@@ -330,7 +338,7 @@ class Observer:
                 alerts.append({"kind": kind, "pid": holder.process.pid, "command": holder.command})
         if sight.held and sight.holder is None:
             alerts.append({"kind": "unreadable_lock", "path": self.layout.lock})
-        alerts += losses.alerts(self)
+        alerts += self.losses()
         alerts += [{"kind": "odd_event", "at_op": op} for op in self.history.odd]
         alerts += [
             {"kind": "log_damage", "offset": d.offset, "size": d.size, "torn": d.torn}
@@ -377,9 +385,10 @@ class Observer:
     def phase_names(self, phase: str) -> list[str]:
         """The workers of a phase, planned and real. Raises NoSuchPhase."""
         plan = self.history.plan
-        planned = [e.name for p in (plan.phases if plan else ()) if p.name == phase for e in p.workers]
+        phases = [p for p in (plan.phases if plan else ()) if p.name == phase]
+        planned = [entry.name for found in phases for entry in found.workers]
         real = [name for name, record in self.history.workers.items() if record.phase == phase]
-        if not planned and not real:
+        if not phases and not real:
             known = [p.name for p in plan.phases] if plan else []
             hint = f"its phases: {', '.join(known) if known else 'none: the run has no plan'}"
             raise NoSuchPhase(

@@ -135,9 +135,8 @@ def worker_word(word: str) -> WorkerEntry:
         raise Usage(f"--worker {word!r} is no NAME=BRIEF", hint="for instance --worker Scout=scout.md")
     check_name("worker", name)
     if not os.path.exists(path) or os.path.isdir(path):
-        raise Usage(
-            f"the brief of {name} is not there: {path}", hint="write what the worker shall do into that file"
-        )
+        what = "is a directory" if os.path.isdir(path) else "is not there"
+        raise Usage(f"the brief of {name} {what}: {path}", hint="write what the worker shall do into a file")
     try:
         return WorkerEntry(name, read_brief(path, name))
     except BadPlan as error:
@@ -148,7 +147,7 @@ def read_expect(word: str) -> Expect:
     """FILE, FILE:BYTES, or stdout."""
     file, colon, least = word.rpartition(":")
     try:
-        if colon and least.isascii() and least.isdigit():
+        if colon and (least[:1].isdigit() or file == "stdout"):
             return parse_expect(file)._replace(min_bytes=parse_size(least))
         return parse_expect(word)
     except BadValue as error:

@@ -102,8 +102,10 @@ def end_others(conductor: Conductor, names: set[str]) -> None:
 
 def still_alive(conductor: Conductor, record: WorkerRecord) -> dict[str, Any] | None:
     """End what lives of the attempt before; the row of one of which something cannot be ended."""
-    mark = read_mark(conductor.layout, record)
-    launcher = record.process or (mark.process if mark else None)
+    mark, launcher = read_mark(conductor.layout, record), record.process
+    if launcher is None and mark is not None:  # which may be forged
+        script = conductor.layout.launcher(record.name)
+        launcher = mark.process if conductor.backend.runs(mark.process, script, record.token) else None
     living = conductor.backend.end(record.token, launcher, grace_s=2.0)
     if not living:
         return None

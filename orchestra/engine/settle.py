@@ -27,7 +27,7 @@ def settle(conductor: Conductor, *, stops: bool = True) -> None:
     """
     workers = conductor.history.workers
     loose = workers.loose()
-    look_around(conductor, loose)
+    look_around(conductor, loose, stops=stops)
     for record in workers.having("leftovers"):
         end_leftovers(conductor, record)
     if stops and any(record.stopping for record in workers.having("going")):
@@ -41,8 +41,8 @@ def settle(conductor: Conductor, *, stops: bool = True) -> None:
     conductor.settled_op = conductor.history.op
 
 
-def look_around(conductor: Conductor, loose: list[str]) -> None:
-    """Record what every worker shows that has not been put away for good."""
+def look_around(conductor: Conductor, loose: list[str], *, stops: bool) -> None:
+    """Record what every worker shows that has not been put away for good; end who is to be, if it `stops`."""
     drafts, views = [], []
     conductor.signs.prepare(conductor.history.workers.having("going"))
     for view in with_leftovers(conductor, [conductor.view(conductor.history.workers[n]) for n in loose]):
@@ -58,7 +58,8 @@ def look_around(conductor: Conductor, loose: list[str]) -> None:
         drafts += facts(view)
     conductor.record(drafts)
     conductor.signs.remember_ends(view for view in views if view.record.state not in ENDED)
-    conductor.recovered += [{"what": "stalled_stop", "worker": name} for name in conductor.attend(views)]
+    ended = conductor.attend(views) if stops else []
+    conductor.recovered += [{"what": "stalled_stop", "worker": name} for name in ended]
 
 
 def with_leftovers(conductor: Conductor, views: list[WorkerView]) -> list[WorkerView]:

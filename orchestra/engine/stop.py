@@ -172,10 +172,9 @@ def end_and_record(
 
 
 def stop_unrecorded(layout: Layout, names: list[str], *, grace_s: float) -> list[dict[str, Any]]:
-    """End workers of a run that cannot be read or written to; returns a row for each, as of `losses.end`.
+    """End workers of a run that cannot be read or written to; returns a row for each, as of `strays.end`.
 
     Their launchers keep space for their results. Nothing is done while a living narrator holds the run.
-    Raises NoSuchWorker.
     """
     observer = Observer(layout)
     if observer.conducted():
@@ -185,8 +184,8 @@ def stop_unrecorded(layout: Layout, names: list[str], *, grace_s: float) -> list
     except OrchestraError:
         there = [stray for stray in strays.of_run(layout.run_dir) if stray.worker in names or not names]
         return strays.end(observer.backend, there, grace_s=grace_s)
-    named = [observer.record_of(name) for name in dict.fromkeys(names)]
-    going = named or observer.history.workers.having("going")
+    workers = observer.history.workers
+    going = [record for record in workers.having("going") if record.name in names or not names]
     views = [observer.view(record, conducted=False) for record in going]
     running = [view for view in views if view.process is not None and not view.ended]
     living = end_workers(observer, running, {view.record.name: grace_s for view in running})

@@ -18,7 +18,7 @@ _LAUNCHER = re.compile(r"(/.*)/\.run-([A-Za-z0-9][A-Za-z0-9._-]*)\.sh")
 
 
 class Stray(NamedTuple):
-    """What lives of an attempt of which the log knows nothing."""
+    """What lives of an attempt."""
 
     token: str
     worker: str | None
@@ -32,9 +32,10 @@ class Stray(NamedTuple):
 def of_run(run_dir: str, known: Container[str] = ()) -> list[Stray]:
     """Living attempts of a run, but for those of the `known` tokens. Looks at every process."""
     found: dict[str, Stray] = {}
+    ours = os.path.realpath(run_dir)
     for bearer in process.bearers():
         run, worker = origin(bearer)
-        if bearer.token in known or run != run_dir:
+        if bearer.token in known or run is None or os.path.realpath(run) != ours:
             continue
         stray = found.setdefault(bearer.token, Stray(bearer.token, worker, []))
         stray.processes.append(bearer.process)

@@ -16,6 +16,7 @@ from orchestra.host import clock
 from orchestra.model.event import Draft
 from orchestra.model.record import ENDED, State
 from orchestra.model.snapshot import WorkerView, facts
+from orchestra.model.throttle import never_met
 
 BEAT_S = 2.0  # how long a hint that never came can keep us in the dark, but for what is said next
 # Whose launcher is watched through a pidfd cannot end unseen, and what others record of it is in the
@@ -154,7 +155,7 @@ class _Wait:
                         break
                     self.wait_once(watch, left)
         views = [self.views[name] for name in self.names]
-        changed = [view for view in views if view.record.op > self.since]
+        changed = [view for view in views if view.record.op > self.since or not _recorded(view)]
         return WaitReport(outcome or "timeout", views, changed, self.observer.history.op)
 
     def wait_once(self, watch: Watch, timeout_s: float) -> None:
@@ -282,10 +283,16 @@ class _Wait:
             return "failed" if failed else "blocked" if self.left_behind() else "ended"
         if self.scope.first and any(view.ended and self.counts(view) for view in views):
             return "ended"
-        idle = (State.PLANNED,) if self.scope.drain else (State.DEFERRED, State.PLANNED)
-        if all(view.state in idle or (view.gap and not self.scope.drain) for view in waiting):
+        if all(map(self.is_idle, waiting)):
             return None if self.observer.conducted() or self.more_to_come() else "blocked"
         return None
+
+    def is_idle(self, view: WorkerView) -> bool:
+        """Whether it will not start by waiting."""
+        deferral = view.record.deferral
+        if self.scope.drain and not (deferral and never_met(deferral.signals)):
+            return view.state == State.PLANNED
+        return view.state in (State.DEFERRED, State.PLANNED) or bool(view.gap)
 
     def is_deserted(self, waiting: list[WorkerView]) -> bool:
         """Whether the built-in narrator was at work, and is gone with something left to do: told at once."""

@@ -11,6 +11,7 @@ import signal
 from functools import cache
 from typing import NamedTuple
 
+from orchestra.errors import PROVES_NOTHING
 from orchestra.host import clock
 from orchestra.model import owner
 from orchestra.model.trail import Process
@@ -44,12 +45,10 @@ def machine_id() -> str:
 def start_of(pid: int) -> int | None:
     """When the process with this PID started, in clock ticks after boot; None: dead or a zombie.
 
-    One whose main thread alone has ended lives.
+    One whose main thread alone has ended lives. Raises OSError where nothing is proved.
     """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            stat = file.read()
-    except OSError:
+    stat = read(pid, "stat")
+    if not stat:
         return None
     fields = stat[stat.rfind(b")") + 2 :].split()
     if fields[0] in (b"Z", b"X"):
@@ -163,7 +162,10 @@ def carries(pid: int, token: str) -> bool:
 
 
 def read(pid: int, what: str) -> bytes:
-    """A file of a process; empty where it is gone, or is not ours to read."""
+    """A file of a process; empty where it is gone, or is not ours to read.
+
+    Raises OSError where it may be there, and could not be looked at for want of a descriptor, say.
+    """
     return _read(pid, what) or b""
 
 
@@ -190,14 +192,18 @@ def environment(pid: int) -> bytes:
 def _read(pid: int, what: str) -> bytes | None:
     try:
         fd = os.open(f"/proc/{pid}/{what}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if error.errno in PROVES_NOTHING:
+            raise
         return None
     try:
         text = os.read(fd, 1 << 16)
         while text and len(text) % (1 << 16) == 0 and (more := os.read(fd, 1 << 20)):
             text += more
         return text
-    except OSError:
+    except OSError as error:
+        if error.errno in PROVES_NOTHING:
+            raise
         return None
     finally:
         os.close(fd)

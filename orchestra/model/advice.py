@@ -79,12 +79,6 @@ def wake_the_narrator(s: Standing) -> Iterator[str]:
         yield f"kill -CONT {alert['pid']}"
 
 
-def take_the_seat(s: Standing) -> Iterator[str]:
-    """It is another's: take over."""
-    if s.seat == Seat.TAKEN and not s.snapshot.conducted:
-        yield f"orchestra takeover {s.run}"
-
-
 def after_a_death(s: Standing) -> Iterator[str]:
     """The built-in narrator died or was interrupted: it goes on with the plan. Another dead holder:
     any mutating command takes over, and unlock does only that; as it does for a log that was cut.
@@ -127,9 +121,9 @@ def mend(s: Standing) -> Iterator[str]:
 
 
 def end_the_quiet(s: Standing) -> Iterator[str]:
-    """Whom the plan says to: stop."""
-    if s.free and (over := [v.record.name for v in s.among(State.STALLED) if v.to_be_ended]):
-        yield f"orchestra stop {s.run} {' '.join(over[:MOST_NAMES])}"
+    """Whom the plan says to: any command that changes the run does, and unlock does only that."""
+    if s.free and any(view.to_be_ended for view in s.among(State.STALLED)):
+        yield f"orchestra unlock {s.run}"
 
 
 def wait_on(s: Standing) -> Iterator[str]:
@@ -183,7 +177,6 @@ def run_on(s: Standing) -> Iterator[str]:
 RULES: tuple[Callable[[Standing], Iterator[str]], ...] = (
     free_the_lock,
     wake_the_narrator,
-    take_the_seat,
     after_a_death,
     look_closer,
     end_leftovers,

@@ -33,11 +33,14 @@ look_at() {   # variables: the environment of process $1; one that is just becom
 }
 
 carriers() {   # of the token, whatever session or parent they have, added to tree
-  local dir
+  local dir variable
   local -a variables
   for dir in /proc/[0-9]*; do
     look_at "${dir#/proc/}"
-    [[ ${dir#/proc/} == "$$" || " ${variables[*]} " != *" ORCHESTRA_TOKEN=$token "* ]] || tree+=("${dir#/proc/}")
+    [[ ${dir#/proc/} != "$$" && " ${variables[*]} " == *" ORCHESTRA_TOKEN=$token "* ]] || continue
+    for variable in "${variables[@]}"; do   # it may stand in another's text
+      [[ $variable != "ORCHESTRA_TOKEN=$token" ]] || { tree+=("${dir#/proc/}"); break; }
+    done
   done
 }
 """

@@ -20,7 +20,7 @@ class State(StrEnum):
 
 
 ENDED = (State.DONE, State.FAILED)
-MOST_ATTEMPTS = 1_000_000
+MOST_ATTEMPTS = 99_999
 
 
 class Seat(StrEnum):

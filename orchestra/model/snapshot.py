@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, overload
@@ -11,6 +12,8 @@ from orchestra.model.quiet import Signs, is_stalled, is_to_be_ended, tell
 from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.trail import TRAIL, Mark, Process, Result, Sentinel
 from orchestra.model.verdict import Retry, Verdict, retry_advice
+
+_NUMBER = re.compile(r"\d+([.]\d+)?")
 
 
 class Sight(NamedTuple):
@@ -263,9 +266,13 @@ def ending(view: WorkerView) -> dict[str, Any]:
 
 
 def ended_alike(view: WorkerView) -> bool:
-    """Whether the attempt before it ended in the very same way."""
+    """Whether the attempt before it ended in the very same way, whatever PIDs and seconds its reason has."""
     earlier = view.record.failures[-1:]
-    return any((e["verdict"], e["reason"]) == (view.verdict, view.reason) for e in earlier)
+    how = (view.verdict, view.exit_code, view.signal, _NUMBER.sub("", view.reason or ""))
+    return any(
+        (e["verdict"], e["exit_code"], e["signal"], _NUMBER.sub("", e["reason"] or "")) == how
+        for e in earlier
+    )
 
 
 def from_log(record: WorkerRecord) -> WorkerView:

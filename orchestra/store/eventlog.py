@@ -160,10 +160,10 @@ class Appender:
         self.fd = fd
         self.news = news
 
-    def repair(self) -> list[Repair]:
-        """Set damaged bytes aside: a torn tail is cut off, a bad line in the middle blanked."""
+    def repair(self, *, torn: bool) -> list[Repair]:
+        """Set damaged bytes aside: a `torn` tail is cut off; else what is bad in the middle is blanked."""
         repairs = []
-        for damage in self.damage():
+        for damage in [damage for damage in self.damage() if damage.torn == torn]:
             data = os.pread(self.fd, damage.size, damage.offset)
             saved_as = f"{self.log.damaged_path}.{damage.offset}"
             aside = os.open(saved_as, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -179,7 +179,7 @@ class Appender:
                 os.pwrite(self.fd, b" " * (damage.size - 1) + b"\n", damage.offset)
             os.fsync(self.fd)
             repairs.append(Repair(damage, saved_as))
-        self.log.damage = []
+        self.log.damage = [damage for damage in self.log.damage if damage.torn != torn]
         return repairs
 
     def damage(self) -> list[Damage]:
@@ -202,15 +202,18 @@ class Appender:
             for i, draft in enumerate(drafts, 1)
         ]
         data = b"".join(encode(event) for event in events)
+        written = False
         try:
             os.lseek(self.fd, log.place.offset, os.SEEK_SET)
             write_all(self.fd, data)
+            written = True
             os.fdatasync(self.fd)
-        except BaseException:
-            # After a failed sync the kernel may have dropped the pages: the bytes are not
-            # to be trusted, whatever a second sync would say.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self.fd, log.place.offset)
+        except BaseException as error:
+            # After a failed sync the kernel may have dropped the pages: the bytes are not to be trusted,
+            # whatever a second sync would say. An interrupt takes nothing back that others may have read.
+            if not written or isinstance(error, OSError):
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self.fd, log.place.offset)
             raise
         log.last_op = events[-1].op  # before the place: see `_read_on`
         end = log.place.offset + len(data)

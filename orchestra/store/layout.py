@@ -77,7 +77,9 @@ class Layout:
             names = os.listdir(f"{self.attempts}/{worker}")
         except OSError:
             return []
-        return [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 6]
+        return [
+            int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 5
+        ]  # of 99,999
 
     def attempt_result(self, worker: str, attempt: int) -> str:
         return f"{self.attempt(worker, attempt)}/result.json"

@@ -31,7 +31,7 @@ from typing import NamedTuple
 from orchestra.model.owner import Holder, parse_holder
 from orchestra.model.trail import Process
 from orchestra.store.layout import Layout
-from orchestra.store.publish import read_text
+from orchestra.store.publish import read_if_there, read_text
 
 GUARD_PATIENCE_S = 2.0
 SIGNING_PATIENCE_S = 0.1  # for a taker of another host, between making the lock and signing it
@@ -68,10 +68,11 @@ FREE = LockSight()
 
 
 def look(layout: Layout) -> LockSight:
+    """Raises OSError where a record may be there and cannot be looked at just now."""
     if not os.path.isdir(layout.lock):
         return FREE
     path = f"{layout.lock}/holder.json"
-    text = read_text(path)
+    text = read_if_there(path)
     if text is None:
         if not os.path.isdir(layout.lock):  # released between the two looks
             return FREE
@@ -86,7 +87,7 @@ def look(layout: Layout) -> LockSight:
             return LockSight(True, (), tuple(chain.items()), path)
         chain[token] = holder
         path = layout.lock_after(token)
-        text = read_text(path)
+        text = read_if_there(path)
     return LockSight(True, (holder,) if holder else (), tuple(chain.items()), path)
 
 
@@ -142,7 +143,10 @@ def release(layout: Layout, token: str, gone: Callable[[Process], bool]) -> None
 
 def is_lost(layout: Layout, token: str) -> bool:
     """Whether it is another's by now, or nobody's; a record that cannot be read just now proves nothing."""
-    sight = look(layout)
+    try:
+        sight = look(layout)
+    except OSError:
+        return False
     return not sight.held or (sight.holder is not None and sight.holder.token != token)
 
 

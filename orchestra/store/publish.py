@@ -13,6 +13,8 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from orchestra.errors import PROVES_NOTHING
+
 
 class Staged(NamedTuple):
     owner: str
@@ -133,6 +135,17 @@ def read_text(path: str, limit: int = 1 << 20) -> str | None:
         with open_regular(path) as file:
             return file.read(limit).decode("utf-8", "replace")
     except OSError:
+        return None
+
+
+def read_if_there(path: str) -> str | None:
+    """As `read_text`, but raises OSError where nothing is proved, for want of a descriptor, say."""
+    try:
+        with open_regular(path) as file:
+            return file.read(1 << 20).decode("utf-8", "replace")
+    except OSError as error:
+        if error.errno in PROVES_NOTHING:
+            raise
         return None
 
 

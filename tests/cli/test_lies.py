@@ -438,8 +438,11 @@ def test_a_launcher_whose_run_was_taken_away_begins_none_in_its_place(root: Root
 
 def test_a_result_in_the_launchers_name_does_not_hide_what_lives_on(root: Root) -> None:
     root.init("r")
-    lie = '{"worker":"W","attempt":1,"status":"done","exit_code":0}'
-    script = f"kill -9 $PPID; echo '{lie}' >\"$ORCHESTRA_RUN_DIR/attempts/W/1/result.json\"; exec sleep 298.7"
+    lie = '{"worker":"W","attempt":1,"status":"done","exit_code":0,"token":"%s"}'
+    script = (
+        f"kill -9 $PPID; printf '{lie}' $ORCHESTRA_TOKEN "
+        '>"$ORCHESTRA_RUN_DIR/attempts/W/1/result.json"; exec sleep 298.7'
+    )
     root.spawn("r", {"W": ["bash", "-c", script]})
     wait_until(lambda: root.worker("r", "W")["state"] != "running", "the lie")
     assert root("unlock", "r").code == 0

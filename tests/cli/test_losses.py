@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Root, wait_until
+from conftest import Root, clean_environment, orchestra_argv, wait_until
 
 from orchestra.model.event import Event, encode
 
@@ -192,6 +194,63 @@ def test_a_mended_command_and_how_the_narrator_ended_come_back_too(root: Root) -
     assert root("status", "r").json["next"] == before["next"]
 
 
+FULL = {"ORCHESTRA_THROTTLE": "{memory_available: 64TiB}"}  # nobody starts
+
+
+def test_an_attempt_that_never_began_is_not_mistaken_for_the_one_before(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["false"]})
+    root("wait", "r")
+    lines = len(root.events("r"))
+    root("retry", "r", "W", env=FULL)
+    root("stop", "r", "W")
+    cut(root, "r", lines)
+    root("unlock", "r")
+    worker = root.worker("r", "W")
+    assert (worker["attempt"], worker["verdict"]) == (2, "stopped")
+
+
+def test_whole_lines_that_are_missing_at_the_beginning_come_back_too(root: Root) -> None:
+    root.init("r")
+    brief = root.brief("W")
+    root("spawn", "r", "--worker", f"W={brief}", "--", "true", env=FULL)
+    root("stop", "r", "W")
+    log = root.run_dir("r") / "events.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[2:]))
+    root("unlock", "r")
+    assert root.worker("r", "W")["verdict"] == "stopped"
+
+
+def test_the_same_init_is_no_op_while_somebody_is_at_work(root: Root) -> None:
+    root.init("r", PLAN)
+    running = root.start("run", "--run", "r", "--no-throttle")
+    wait_until(lambda: root("status", "r").json["lock"]["held"], "the narrator")
+    answer = root("init", "r", "--plan", str(root.path.parent / "r.yaml"))
+    assert (answer.code, answer.json["created"]) == (0, False)
+    assert json.loads(running.communicate(timeout=60)[0])["ok"]
+
+
+def test_a_bad_line_stays_in_sight_until_what_it_said_is_written_back(root: Root) -> None:
+    root.init("r")
+    root("spawn", "r", "--worker", f"W={root.brief('W')}", "--", "true", env=FULL)
+    root("stop", "r", "W")
+    log = root.run_dir("r") / "events.jsonl"
+    log.write_bytes(with_a_hole(log.read_bytes()))
+    inject = "inject=pwrite64,write:error=ENOSPC:when=1+"
+    argv = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", str(log), "-e", inject]
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not here")
+    full = subprocess.run(
+        [*argv, *orchestra_argv("unlock", "r")],
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(full.stdout)["error"]["code"] == "storage"
+    assert [row["what"] for row in root("unlock", "r").json["recovered"]] == ["log_damaged"]
+    assert root.worker("r", "W")["verdict"] == "stopped"
+
+
 def test_whoever_is_killed_while_it_writes_back_leaves_that_to_the_next(root: Root) -> None:
     """The log of a complete recovery, cut at each of its lines, as a kill in the append leaves it."""
     root.init("r", "throttle: {max_workers: 1}\n" + PLAN.replace("sleep 2", "sleep 300"))
@@ -350,6 +409,18 @@ def test_a_forged_state_json_is_no_more_than_a_lie(root: Root, old: bytes, new: 
     assert not launchers(root, "r")
 
 
+def test_a_wait_writes_nothing_behind_what_the_log_has_lost(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["true"]})
+    lines = len(root.events("r"))
+    root.spawn("r", {"X": ["true"]})
+    wait_until((root.run_dir("r") / "result-W.json").exists, "an end")
+    cut(root, "r", lines)
+    root("wait", "r", "--timeout", "0")
+    assert len(root.events("r")) == lines
+    assert alert(root, "r", "log_shortened")
+
+
 def test_a_cursor_that_the_log_has_lost_is_a_cursor_still(root: Root) -> None:
     root.init("r")
     op = root.spawn("r", {"A": ["sleep", "300"]}).json["op"]
@@ -486,4 +557,51 @@ def test_a_narrator_that_is_stopped_is_told_with_what_wakes_it(root: Root) -> No
         assert f"kill -CONT {running.pid}" in root("spawn", "r").json["error"]["message"]
     finally:
         os.kill(running.pid, signal.SIGCONT)
+    assert json.loads(running.communicate(timeout=60)[0])["ok"]
+
+
+def run_with_faults(root: Root, fault: str, path: str, *words: str, calls: str = "openat") -> dict[str, Any]:
+    """A command for which every open of a path fails."""
+    if shutil.which("strace") is None:
+        pytest.skip("NOT RUN: a machine short of descriptors (strace is not here)")
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", path, "-e", f"inject={calls}:error={fault}"]
+    done = subprocess.run(
+        [*strace, *orchestra_argv(*words)],
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
+        capture_output=True,
+        text=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.mark.parametrize("fault", ["EMFILE", "ENOMEM"])
+@pytest.mark.parametrize("words", [["retry", "r", "A"], ["spawn", "r"], ["stop", "r"], ["status", "r"]])
+def test_whom_one_cannot_look_at_is_not_dead(root: Root, fault: str, words: list[str]) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["sleep", "300"]})
+    (pid,) = launchers(root, "r")
+    assert run_with_faults(root, fault, f"/proc/{pid}/stat", *words)["error"]["code"] == "storage"
+    assert (launchers(root, "r"), root.worker("r", "A")["state"]) == ({pid}, "running")
+    root("stop", "r", "--grace", "1")
+
+
+@pytest.mark.parametrize("fault", ["EMFILE", "EIO"])
+def test_a_state_json_that_cannot_be_read_just_now_is_not_written_over(root: Root, fault: str) -> None:
+    root.init("r")
+    root("spawn", "r", "--worker", f"W={root.brief('W')}", "--", "true", env=FULL)
+    cut(root, "r", 1)
+    answer = run_with_faults(root, fault, str(root.run_dir("r") / "state.json"), "unlock", "r")
+    assert answer["error"]["code"] == "storage"
+    root("unlock", "r")
+    assert root.worker("r", "W")["state"] == "deferred"
+
+
+def test_a_lock_that_cannot_be_read_just_now_is_nobodys_to_take(root: Root) -> None:
+    root.init("r", PLAN)
+    running = root.start("run", "--run", "r", "--no-throttle")
+    wait_until(lambda: root("status", "r").json["counts"]["running"] == 2, "the first phase to run")
+    holder = root.run_dir("r") / ".narrator.lock" / "holder.json"
+    for words in (["unlock", "r"], ["spawn", "r"]):
+        assert run_with_faults(root, "EMFILE", str(holder), *words)["error"]["code"] == "storage"
     assert json.loads(running.communicate(timeout=60)[0])["ok"]

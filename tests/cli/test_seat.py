@@ -108,3 +108,9 @@ def test_an_id_may_be_anything(root: Root, narrator: str) -> None:
 def test_the_hint_of_a_refusal_is_ready_to_run_whatever_the_id(seated: Root) -> None:
     hint = seated("spawn", "r", "--narrator", "my session; $(id)").json["error"]["hint"]
     assert "--narrator 'my session; $(id)'" in hint
+
+
+def test_an_unlock_asks_nobody_for_the_seat_and_leaves_it_as_it_is(seated: Root) -> None:
+    before = seated("status", "r").json["seat"]
+    assert seated("unlock", "r", "--narrator", "second").json["ok"]
+    assert seated("status", "r").json["seat"] == before

@@ -41,7 +41,7 @@ def test_a_command_that_changes_the_run_ends_just_the_right_ones(root: Root) -> 
     wait_until(lambda: (s := states(root)) and all(s[n][0] == "stalled" for n in quiet), "the stalls")
     told = root("wait", "r", "--timeout", "3").json
     assert told["counts"]["stalled"] == 2  # who only looks ends nobody
-    assert "orchestra stop r Sleeps" in told["next"]
+    assert told["next"][0] == "orchestra unlock r"
     answer = root("spawn", "r")
     assert {"what": "stalled_stop", "worker": "Sleeps"} in answer.json["recovered"]
     assert states(root) == {
@@ -117,3 +117,11 @@ def test_a_narrator_that_is_killed_as_it_ends_a_worker_leaves_it_to_the_next(roo
     assert (row["state"], row["verdict"]) == ("failed", "stalled")
     assert "has shown no sign at all" in row["reason"]
     assert root.result("r", "W")["verdict"] == "stalled"
+
+
+def test_who_is_stopped_by_name_is_stopped_though_it_was_to_be_ended_anyway(root: Root) -> None:
+    root.init("r")
+    spawn(root, {"W": FOREVER})
+    wait_until(lambda: states(root)["W"][0] == "stalled", "the stall")
+    assert [row["verdict"] for row in root("stop", "r", "W", "--grace", "1").json["stopped"]] == ["stopped"]
+    assert root("retry", "r").names("spawned") == []

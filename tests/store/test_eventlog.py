@@ -50,7 +50,7 @@ def append(log: EventLog, *drafts: Draft) -> list[Event]:
 
 def repair(log: EventLog) -> list[Repair]:
     with log.exclusive() as appender:
-        return appender.repair()
+        return appender.repair(torn=False) + appender.repair(torn=True)
 
 
 def read_anew(log: EventLog) -> tuple[list[Event], EventLog]:

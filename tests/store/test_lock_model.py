@@ -187,7 +187,8 @@ def _on_it(monkeypatch: pytest.MonkeyPatch) -> None:
         open=lambda path, flags: path,
     )
     monkeypatch.setattr(lock, "os", fake)
-    monkeypatch.setattr(lock, "read_text", lambda path: ask("read", path))
+    for name in ("read_text", "read_if_there"):
+        monkeypatch.setattr(lock, name, lambda path: ask("read", path))
     monkeypatch.setattr(lock, "_claim", lambda path, who: ask("claim", path, sys.intern(who.to_text())))
     monkeypatch.setattr(lock, "_guard", contextlib.nullcontext)
     monkeypatch.setattr(lock, "_signed", first_look)

@@ -32,10 +32,11 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
             f"; or go on without it: orchestra spawn {session.words} --phase {phase} "
             f"(or orchestra run --run {session.words} --keep-going)"
         )
-    own = steps_about(session.words, view, story, free=standing.free)
+    own = steps_about(session.words, view, free=standing.free)
     answered = _OF_OTHERS + (("orchestra retry ",) if any(map(is_retry, own)) else ())
     rest = [step for step in next_steps(standing) if step not in own and not step.startswith(answered)]
-    session.answer({"op": observer.history.op, "worker": story}, own + rest, lambda: show(story))
+    steps = own + rest + reading(session.words, view, story)
+    session.answer({"op": observer.history.op, "worker": story}, steps, lambda: show(story))
     return 0
 
 
@@ -46,7 +47,7 @@ def is_retry(step: str) -> bool:
     return step.startswith("orchestra retry ")
 
 
-def steps_about(words: str, view: WorkerView, story: dict[str, Any], *, free: bool) -> list[str]:
+def steps_about(words: str, view: WorkerView, *, free: bool) -> list[str]:
     """What makes sense now for this one worker; `free`: what changes the run is not refused."""
     name = view.record.name
     found = []
@@ -59,12 +60,17 @@ def steps_about(words: str, view: WorkerView, story: dict[str, Any], *, free: bo
         found += [f"orchestra stop {words} {name}"] if free else []
     if ((view.state == State.DEFERRED and not hopeless(view)) or view.gap) and free:
         found.append(f"orchestra spawn {words}")
-    printed = {row["what"]: row["size_bytes"] for row in story["trail"]}
-    if printed["stdout"]:
-        found.append(f"orchestra logs {words} {name}")
-    if printed["stderr"]:
-        found.append(f"orchestra logs {words} {name} --stderr")
     return found
+
+
+def reading(words: str, view: WorkerView, story: dict[str, Any]) -> list[str]:
+    """What it printed: last, as nothing comes of it by itself."""
+    printed = {row["what"]: row["size_bytes"] for row in story["trail"]}
+    return [
+        f"orchestra logs {words} {view.record.name}{option}"
+        for stream, option in (("stdout", ""), ("stderr", " --stderr"))
+        if printed[stream]
+    ]
 
 
 def show(story: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def logs_(
         return 0
     text, cut = tail(path, lines, LIMIT_BYTES)
     body = {"attempt": attempt or record.attempt, "path": path, "text": text, "truncated": cut}
-    if not text and attempt in (None, record.attempt):
+    if not text and lines and attempt in (None, record.attempt):
         tell_why_nothing(session, observer, told, body)
         return 0
     steps = [] if attempt else steps_after(session.words, observer.view(record), printed=True)
@@ -64,7 +64,7 @@ def logs_(
         session.answer({**told, **body}, steps)
     else:
         sys.stdout.write(text)
-        if not text:
+        if not text and lines:
             print(f"orchestra: attempt {attempt} of {name} printed nothing to {stream}", file=sys.stderr)
     return 0
 

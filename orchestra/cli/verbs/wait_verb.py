@@ -17,6 +17,7 @@ from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 
 USUAL_S = 100.0  # callers are often ended after two minutes
+LOOK_S = 10.0  # whoever waits for less may only have looked
 _STATUS = {"ended": 0, "failed": 1, "blocked": 4, "timeout": 5}
 
 
@@ -160,10 +161,14 @@ def with_cursor(steps: list[str], again: str, report: WaitReport, over: str) -> 
     rest = [step for step in steps if not step.startswith("orchestra wait ")]
     at_work = any(view.at_work for view in report.views)
     if report.outcome == "timeout" or (at_work and report.outcome != "blocked"):
-        return [again, *rest]
+        urgent = [step for step in rest if step.startswith(_URGENT)]
+        return [*urgent, again, *(step for step in rest if step not in urgent)]
     if rest != steps and not at_work:  # others are
         return steps
     return [*(rest or [over]), again]
+
+
+_URGENT = ("kill ", "orchestra unlock ", "orchestra stop ")
 
 
 def wait_again(words: str, op: int, scope: Scope, timeout_s: float, *, follow: bool) -> str:
@@ -173,8 +178,6 @@ def wait_again(words: str, op: int, scope: Scope, timeout_s: float, *, follow: b
     parts += [f"--for {name}" for name in scope.names]
     parts += ["--keep-going"] if scope.keep_going else []
     parts += ["--drain"] if scope.drain else []
-    parts += (
-        [f"--timeout {timeout_s:.12g}"] if timeout_s > USUAL_S else []
-    )  # a short one may only have looked
+    parts += [f"--timeout {timeout_s:.12g}"] if timeout_s >= LOOK_S and timeout_s != USUAL_S else []
     parts += ["--follow"] if follow else []
     return " ".join(parts)
