@@ -102,6 +102,10 @@ def shortened(rows: list[Row]) -> str:
     return f"the event log was cut from outside: it has lost {lost}{back}"
 
 
+def headless(rows: list[Row]) -> str:
+    return "the event log had lost how the run began; what state.json had of that is in the log again"
+
+
 def unknown(row: Row) -> str:
     return f"at work, pids {numbers(row['pids'])}" if row["pids"] else "not at work"
 
@@ -143,6 +147,7 @@ _ALERTS: dict[str, Say] = {
     ),
     "strays_ended": strays_ended,
     "log_shortened": shortened,
+    "log_headless": headless,
     "log_damage": damaged,
     "log_damaged": damaged,
     "lock_taken_over": taken_over,
@@ -150,6 +155,7 @@ _ALERTS: dict[str, Say] = {
     "leftovers_ended": leftovers_ended,
 }
 _RECOVERED: dict[str, Say] = {
+    "log_headless": headless,
     "log_shortened": shortened,
     "lock_taken_over": taken_over,
     "log_damaged": damaged,

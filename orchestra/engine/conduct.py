@@ -106,9 +106,8 @@ class Conductor(Observer):
         except OSError as error:
             raise faults.unreadable("append to the event log", self.layout, error) from error
         self.history.apply(events)
-        if (
-            self.log.place.offset - self.saved_to > CHECKPOINT_BYTES
-        ):  # a long command's, too, is not read whole
+        # A long command's log, too, is not to be read whole.
+        if self.log.place.offset - self.saved_to > CHECKPOINT_BYTES:
             self.saved_to = self.log.place.offset
             self.write_checkpoint({})
         return events
@@ -119,11 +118,11 @@ class Conductor(Observer):
         """Read and repair the log; write back what it has lost; clear up after a dead holder."""
         if freed is not None:
             self._clear_litter(freed.process.pid)
-        damage, headless = self._mend_ends()
+        told, headless_op = self._mend_ends()
         self.open()
         self.began_at = self.history.op
         self.saved_to = self.log.place.offset
-        told = damage + self._write_back(damaged=headless or bool(self.log.damage))
+        told += self._write_back(headless_op)
         if freed is not None:
             seen = process.lives(freed.process) is False
             reason = "its holder is dead" if seen else "its holder's heartbeat has stopped"
@@ -136,20 +135,21 @@ class Conductor(Observer):
             self.record(self._untold_damage())
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
 
-    def _write_back(self, *, damaged: bool) -> list[Draft]:
+    def _write_back(self, headless_op: int | None) -> list[Draft]:
         """What the log has lost is written into it again; returns what is to be told of that.
+
+        `headless_op`: the last operation of a log that had lost its beginning, before that came back.
 
         The lost operations' numbers are those of what is written back, and only what tells of it comes
         behind them: whoever is killed on the way leaves a log that is behind state.json still.
         """
+        damaged = headless_op is not None or bool(self.log.damage)
         saved = losses.lost(self.layout, self.history, damaged=damaged)
         self.epoch = max(self.history.epoch, saved.epoch if saved else 0) + 1
         self.heart.sign(self.epoch)
-        before = self.history.op
+        before = self.history.op if headless_op is None else headless_op
         if saved is not None:
-            meant = losses.meant_again(self.layout, saved, self.history)
-            self.record(meant)
-            self.record(losses.happened_again(saved, self.history))
+            losses.write_back(self.layout, saved, self.history, self.record)
         if saved is not None or not os.path.exists(self.layout.state):
             self.record(losses.later_attempts(self.layout, self.history.workers.values()))
         if saved is None or saved.op <= before:
@@ -177,10 +177,10 @@ class Conductor(Observer):
                 drafts.append(Draft(ALERTS, "log_damaged", note))
         return drafts
 
-    def _mend_ends(self) -> tuple[list[Draft], bool]:
+    def _mend_ends(self) -> tuple[list[Draft], int | None]:
         """Cut off a torn tail, and write back how the run began, where the log has lost that.
 
-        Returns what is to be told of it, and whether the beginning was lost.
+        Returns what is to be told of it; and where the beginning was lost, the last operation before that.
         """
         probe = Observer(self.layout, self.backend)
         try:
@@ -193,15 +193,23 @@ class Conductor(Observer):
                 # In order, but for its middle; or without its beginning, for `open` to say so as it is.
                 if probe.log.place.offset:
                     self.log, self.history = probe.log, probe.history
-                return [], False
+                return [], None
+            op = probe.history.op
             with probe.log.exclusive() as appender:
                 probe.history.apply(appender.news)
                 damage = log_damaged(appender.repair(torn=True))
                 if saved is not None and saved.created is not None:
-                    appender.append([losses.beginning(saved)], at=saved.created, epoch=saved.epoch)
+                    # How it began comes last: whoever is killed on the way leaves a log that still lacks it.
+                    def append(drafts: list[Draft]) -> None:
+                        probe.history.apply(appender.append(drafts, at=clock.now(), epoch=epoch))
+
+                    epoch = saved.epoch + 1
+                    losses.write_back(self.layout, saved, probe.history, append)
+                    appender.append([losses.beginning(saved)], at=saved.created, epoch=epoch)
+                    damage.append(Draft(ALERTS, "log_headless", {}))
         except OSError as error:
             raise faults.unreadable("repair the event log", self.layout, error) from error
-        return damage, saved is not None
+        return damage, op if saved is not None else None
 
     def sit(self, narrator: str | None) -> None:
         """Look at the seat, where the caller goes by an ID."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from orchestra.engine import strays
@@ -87,6 +87,14 @@ def beginning(saved: History) -> Draft:
     return Draft(
         COMMANDS, "run_created", {"base": saved.base, "plan_sha256": saved.plan_sha256, "plan": plan}
     )
+
+
+def write_back(
+    layout: Layout, saved: History, history: History, append: Callable[[list[Draft]], object]
+) -> None:
+    """What the log has lost and state.json still has; `append` puts facts into the log and into `history`."""
+    append(meant_again(layout, saved, history))
+    append(happened_again(saved, history))
 
 
 def meant_again(layout: Layout, saved: History, history: History) -> list[Draft]:

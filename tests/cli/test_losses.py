@@ -166,7 +166,7 @@ def test_what_was_at_the_beginning_of_the_log_comes_back_too(
     after = root("status", "r").json
     for old, new in zip(before, after["workers"], strict=True):
         assert (old["name"], old["pid"], old["state"]) == (new["name"], new["pid"], new["state"])
-    assert {"log_damaged", "log_shortened"} & {alert["kind"] for alert in after["alerts"]}
+    assert {"log_damaged", "log_shortened", "log_headless"} & {alert["kind"] for alert in after["alerts"]}
     root("stop", "r", "--grace", "1")
     assert not launchers(root, "r")
 
@@ -217,8 +217,25 @@ def test_whole_lines_that_are_missing_at_the_beginning_come_back_too(root: Root)
     root("stop", "r", "W")
     log = root.run_dir("r") / "events.jsonl"
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[2:]))
-    root("unlock", "r")
+    told = root("unlock", "r", "--text").stdout
+    assert "put right: the event log had lost how the run began" in told
     assert root.worker("r", "W")["verdict"] == "stopped"
+
+
+def test_whoever_is_killed_while_it_writes_a_beginning_back_leaves_that_to_the_next(root: Root) -> None:
+    root.init("r")
+    root("spawn", "r", "--worker", f"W={root.brief('W')}", "--", "true", env=FULL)
+    root("stop", "r", "W")
+    state, log = root.run_dir("r") / "state.json", root.run_dir("r") / "events.jsonl"
+    saved = state.read_bytes()
+    headless = b"".join(log.read_bytes().splitlines(keepends=True)[2:])
+    log.write_bytes(headless)
+    root("unlock", "r")
+    for kept in range(headless.count(b"\n"), len(whole := log.read_bytes().splitlines(keepends=True))):
+        log.write_bytes(b"".join(whole[:kept]))
+        state.write_bytes(saved)
+        root("unlock", "r")
+        assert root.worker("r", "W")["verdict"] == "stopped"
 
 
 def test_the_same_init_is_no_op_while_somebody_is_at_work(root: Root) -> None:
@@ -497,7 +514,7 @@ def test_a_run_that_cannot_be_read_can_be_stopped(root: Root, become: Callable[[
     assert len(launchers(root, "r")) == 2
     answer = root("stop", "r", "--grace", "1")
     if become is without_log:  # state.json is there: all of it comes back
-        assert (answer.code, answer.json["recovered"][0]["what"]) == (0, "log_shortened")
+        assert (answer.code, answer.json["recovered"][0]["what"]) == (0, "log_headless")
         assert not launchers(root, "r")
         return
     if become in (removed, moved):
