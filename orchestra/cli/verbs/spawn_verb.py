@@ -58,7 +58,8 @@ def spawn_(
         bool, typer.Option("--dry-run", help="Say what would happen; write and start nothing.")
     ] = False,
 ) -> int:
-    """Start workers: from the plan's phase, from --worker, or from a list; behind -- stands their command.
+    """Start workers: from the plan's phase, from --worker, or from a list; behind -- stands the command of
+    those that have none of their own.
 
     First it tries again what an earlier call deferred; with no worker named, only that. Each worker
     ends up spawned, deferred or failed. Making the same call twice is safe. In the
