@@ -126,6 +126,9 @@ class Storage(OrchestraError):
             "EACCES": "check who owns the directory, or use --root elsewhere",
             "EPERM": "check who owns the directory, or use --root elsewhere",
             "ETIMEDOUT": "see who has the file open (fuser PATH): it may be a stopped process",
+            "EMFILE": "raise the limit of open files (ulimit -n), then make the same call again",
+            "ENFILE": "the machine is out of open files: end something, then make the same call again",
+            "ENOMEM": "free some memory, then make the same call again",
             "ENOENT": "the directory is gone: check the path",
         }.get(_errno_name(error), "mend the storage, then make the same call again")
         return cls(f"could not {tried} ({path}): {why}", hint=hint, path=str(path), errno=error.errno)

@@ -128,10 +128,13 @@ def open_pidfd(process: Process) -> int | None:
         fd = os.pidfd_open(process.pid)
     except (OSError, AttributeError):
         return None
-    if start_of(process.pid) != process.start:  # the PID was recycled before we opened it
-        os.close(fd)
-        return None
-    return fd
+    same = False
+    try:
+        same = start_of(process.pid) == process.start  # else the PID was recycled before we opened it
+    finally:
+        if not same:
+            os.close(fd)
+    return fd if same else None
 
 
 def send(process: Process, signum: int) -> bool:

@@ -16,6 +16,8 @@ from typing import Any
 from orchestra.host.process import open_pidfd
 from orchestra.model.trail import Process
 
+SPARE = 16  # descriptors that are left for looking: the lowest that is free is given out first
+
 
 class Watch:
     """Watches one directory for new files, and processes for their end."""
@@ -79,6 +81,9 @@ class Watch:
             return True
         fd = open_pidfd(process)
         if fd is None:
+            return False
+        if self._files[1] != resource.RLIM_INFINITY and fd >= self._files[1] - SPARE:
+            os.close(fd)
             return False
         self._pidfds[key] = fd
         self._selector.register(fd, selectors.EVENT_READ, key)

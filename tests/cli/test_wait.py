@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -335,3 +336,20 @@ def test_a_wait_writes_nothing_behind_what_is_damaged(root: Root) -> None:
     damaged = log.read_bytes()
     assert states(root("wait", "r")) == {"W": "done"}
     assert log.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("files", [12, 20, 30])
+def test_a_wait_with_few_descriptors_watches_whom_it_can_and_looks_at_the_rest(
+    root: Root, files: int
+) -> None:
+    names = [f"W{i}" for i in range(20)]
+    spawned(root, {name: FOREVER for name in names})
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+    waiting = root.start("wait", "r", "--timeout", "60", preexec_fn=few)
+    os.kill(root.mark("r", names[-1])["pid"], signal.SIGTERM)
+    answer = json.loads(waiting.communicate(timeout=90)[0])
+    assert (answer.get("outcome"), answer.get("counts", {}).get("running")) == ("failed", 19), answer
+    root("stop", "r", "--grace", "1")
