@@ -15,6 +15,7 @@ from orchestra.engine.pickup import Patience, has_room
 from orchestra.engine.request import wanted_of
 from orchestra.engine.retry import retry
 from orchestra.engine.room import Room
+from orchestra.engine.settle import end_leftovers
 from orchestra.engine.spawn import candidates, intend, sort_out
 from orchestra.engine.wait import Scope, pause, wait
 from orchestra.errors import Usage
@@ -67,6 +68,8 @@ def narrate(
         conductor.record([Draft(CONTROL, "narration_began", {})])
     stops = plan.on_failure == "stop" and not keep_going
     report = _narrate(conductor, plan, tell, throttled=throttled, stops=stops)
+    for record in conductor.history.workers.having("leftovers"):
+        end_leftovers(conductor, record)
     stopped_for = report.failed if report.stopped_at else []
     conductor.record([Draft(CONTROL, "narration_ended", {"stopped_for": stopped_for})])
     return report

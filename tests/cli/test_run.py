@@ -8,7 +8,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from conftest import Answer, Root, wait_until, watches
+from conftest import Answer, Root, processes_of, wait_until, watches
 
 from orchestra.engine.conduct import conduct
 from orchestra.engine.narrator import Narrator
@@ -270,3 +270,14 @@ def test_only_the_built_in_narrator_keeps_a_wait_for_the_whole_run(root: Root) -
 
 
 QUIET_PLAN = "command: [sleep, '300']\nphases:\n- {name: p, workers: [{name: W, brief: do it}]}\n"
+
+
+def test_what_a_lost_worker_left_does_not_outlive_the_night(root: Root) -> None:
+    lost = "setsid sleep 297.3 & sleep 0.3; kill -9 $PPID; exec sleep 297.3"
+    root.init(
+        "night", f"phases:\n- {{name: p, workers: [{{name: W, brief: b, command: [sh, -c, '{lost}']}}]}}\n"
+    )
+    answer = root("run", "--run", "night", "--no-throttle").json
+    assert (answer["failed"], root.worker("night", "W")["verdict"]) == (["W"], "lost")
+    assert "leftovers_ended" in [row["what"] for row in answer["recovered"]]
+    assert processes_of(root.path) == []
