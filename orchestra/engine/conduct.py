@@ -42,9 +42,7 @@ class Conductor(Observer):
         self.settled_op = 0  # the last operation before it was seen that all who had ended are put away
         self.saved_to = 0  # how far into the log state.json was last meant to speak
         self.began_at = 0  # the last operation before this command's own
-        self.begun = (
-            False  # what the log has lost is written back: only then what is damaged goes out of sight
-        )
+        self.begun = False  # what the log has lost is written back; till then damage stays in sight
         self.recovered: list[dict[str, object]] = []  # what was put right, for the answer
 
     @property
@@ -79,15 +77,13 @@ class Conductor(Observer):
             )
 
     def refresh(self) -> None:
-        """Raises Superseded too: one who only waits would not hear of it otherwise.
-
-        Nobody takes a write of ours back: a log that changed under us was changed from outside.
-        """
+        """Raises Superseded too: one who only waits would not hear of it otherwise."""
         self.check_still_mine()
-        try:
-            self.read_log()
-        except OSError as error:
-            raise faults.unreadable("read the event log", self.layout, error) from error
+        super().refresh()
+
+    def _read_news(self) -> None:
+        """Nobody takes a write of ours back: a log that changed under us was changed from outside."""
+        self.read_log()
 
     def record(self, drafts: list[Draft]) -> list[Event]:
         """Append facts that are not known yet. Raises Storage and Superseded, recording nothing."""

@@ -48,6 +48,14 @@ def headless(layout: Layout, history: History) -> CorruptLog:
     )
 
 
+def never_made_whole(layout: Layout) -> NoSuchRun:
+    return NoSuchRun(
+        f"{layout.run_dir} was never made whole: its log has no beginning",
+        hint="make the same orchestra init call again",
+        path=layout.run_dir,
+    )
+
+
 def no_such_run(layout: Layout) -> NoSuchRun:
     try:
         others = run_ids(layout.root)

@@ -37,7 +37,9 @@ def alerts(observer: Observer) -> list[dict[str, Any]]:
     saved, names = lost(layout, history, damaged=bool(observer.log.damage)), unknown_names(layout, history)
     if saved is None and not names and os.path.exists(layout.state):
         return []
-    history = type(observer)(layout).open().history  # somebody may have gone on since the log was read
+    from orchestra.engine.observe import Observer  # which calls us
+
+    history = Observer(layout).open().history  # somebody may have gone on since the log was read
     found: list[dict[str, Any]] = []
     if saved is not None and saved.op > history.op:
         found.append({"kind": "log_shortened", "after_op": history.op, "up_to_op": saved.op})

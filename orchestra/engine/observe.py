@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
 from orchestra.engine import faults, losses
-from orchestra.errors import NoSuchPhase, NoSuchRun, NoSuchWorker
+from orchestra.errors import NoSuchPhase, NoSuchWorker
 from orchestra.host import clock
 from orchestra.model.history import History
 from orchestra.model.memory_kills import may_be_memory
@@ -75,11 +75,7 @@ class Observer:
             raise faults.unreadable("read the event log", self.layout, error) from error
         if self.history.created is None:
             if not self.log.damage and not os.path.isdir(self.layout.attempts):
-                raise NoSuchRun(
-                    f"{self.layout.run_dir} was never made whole: its log has no beginning",
-                    hint="make the same orchestra init call again",
-                    path=self.layout.run_dir,
-                )
+                raise faults.never_made_whole(self.layout)
             raise faults.headless(self.layout, self.history)
         return self
 
@@ -103,18 +99,22 @@ class Observer:
             self.history = saved.history
 
     def refresh(self) -> None:
-        """Read what is new; all anew where a write that failed was taken back. Raises CorruptLog, Storage."""
+        """Read what is new in the log. Raises CorruptLog, Storage."""
         try:
-            try:
-                self.read_log()
-            except LogChanged:
-                before = self.history
-                self.log, self.history = EventLog(self.layout.events, self.layout.damaged), History()
-                self.read_log()
-                if not set(before.workers) <= set(self.history.workers):
-                    raise
+            self._read_news()
         except OSError as error:
             raise faults.unreadable("read the event log", self.layout, error) from error
+
+    def _read_news(self) -> None:
+        """All anew where a write that failed was taken back. Raises OSError."""
+        try:
+            self.read_log()
+        except LogChanged:
+            before = self.history
+            self.log, self.history = EventLog(self.layout.events, self.layout.damaged), History()
+            self.read_log()
+            if not set(before.workers) <= set(self.history.workers):
+                raise
 
     def losses(self) -> list[dict[str, object]]:
         """Alerts of what the log has lost."""

@@ -12,8 +12,9 @@ from orchestra.engine.fanout import FanOut, SpawnReport, failed_row
 from orchestra.engine.room import Room
 from orchestra.engine.settle import settle
 from orchestra.engine.spawn import already_row
+from orchestra.engine.stop import end_strays
 from orchestra.errors import Usage
-from orchestra.model.event import ALERTS, COMMANDS, Draft
+from orchestra.model.event import COMMANDS, Draft
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import from_log
 from orchestra.model.verdict import Retry, Verdict, may_gain
@@ -95,9 +96,7 @@ def end_others(conductor: Conductor, names: set[str]) -> None:
     """Attempts of these workers that nothing else tells of any more, as in a run put back from a copy."""
     known = {record.token for record in conductor.history.workers.values()}
     there = [s for s in strays.of_run(conductor.layout.run_dir, known) if s.worker in names]
-    if there:
-        rows = strays.end(conductor.backend, there, grace_s=2.0)
-        conductor.record([Draft(ALERTS, "strays_ended", {"strays": rows})])
+    end_strays(conductor, there, grace_s=2.0)
 
 
 def still_alive(conductor: Conductor, record: WorkerRecord) -> dict[str, Any] | None:

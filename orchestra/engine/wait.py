@@ -13,10 +13,10 @@ from orchestra.engine.observe import Observer
 from orchestra.engine.sampling import Sampler
 from orchestra.errors import Storage, Usage
 from orchestra.host import clock
+from orchestra.model.advice import hopeless
 from orchestra.model.event import Draft
 from orchestra.model.record import ENDED, State
 from orchestra.model.snapshot import WorkerView, facts
-from orchestra.model.throttle import never_met
 
 BEAT_S = 2.0  # how long a hint that never came can keep us in the dark, but for what is said next
 # Whose launcher is watched through a pidfd cannot end unseen, and what others record of it is in the
@@ -289,8 +289,7 @@ class _Wait:
 
     def is_idle(self, view: WorkerView) -> bool:
         """Whether it will not start by waiting."""
-        deferral = view.record.deferral
-        if self.scope.drain and not (deferral and never_met(deferral.signals)):
+        if self.scope.drain and not hopeless(view):
             return view.state == State.PLANNED
         return view.state in (State.DEFERRED, State.PLANNED) or bool(view.gap)
 

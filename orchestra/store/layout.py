@@ -72,14 +72,12 @@ class Layout:
         return f"{self.attempts}/{worker}/{attempt}"
 
     def attempts_of(self, worker: str) -> list[int]:
-        """The attempts that have a directory."""
+        """The attempts that have a directory; what has five digits or more is a worker's own making."""
         try:
             names = os.listdir(f"{self.attempts}/{worker}")
         except OSError:
             return []
-        return [
-            int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 5
-        ]  # of 99,999
+        return [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 5]
 
     def attempt_result(self, worker: str, attempt: int) -> str:
         return f"{self.attempt(worker, attempt)}/result.json"

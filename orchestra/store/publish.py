@@ -132,17 +132,16 @@ def sync_directory(path: str) -> None:
 def read_text(path: str, limit: int = 1 << 20) -> str | None:
     """The file's text, at most `limit` bytes of it; None where there is none to read."""
     try:
-        with open_regular(path) as file:
-            return file.read(limit).decode("utf-8", "replace")
+        return read_if_there(path, limit)
     except OSError:
         return None
 
 
-def read_if_there(path: str) -> str | None:
+def read_if_there(path: str, limit: int = 1 << 20) -> str | None:
     """As `read_text`, but raises OSError where nothing is proved, for want of a descriptor, say."""
     try:
         with open_regular(path) as file:
-            return file.read(1 << 20).decode("utf-8", "replace")
+            return file.read(limit).decode("utf-8", "replace")
     except OSError as error:
         if error.errno in PROVES_NOTHING:
             raise
