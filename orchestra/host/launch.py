@@ -10,7 +10,9 @@ import signal
 import sys
 from typing import NamedTuple
 
-from orchestra.host import clock, process, starter
+from orchestra.host import process, starter
+
+ENDS_WITHIN_S = 2.0  # the helper, once it has no more orders
 
 
 class News(NamedTuple):
@@ -89,14 +91,19 @@ class Starter:
         return process.start_of(self._pid) is None
 
     def close(self) -> None:
-        self._close(self._orders, self._replies, self._signs)
+        self._close(self._orders)
         with contextlib.suppress(ChildProcessError):  # whoever uses us ignores SIGCHLD
-            for _ in range(200):
-                if os.waitpid(self._pid, os.WNOHANG)[0]:
-                    return
-                clock.pause(0.01)
-            os.kill(self._pid, signal.SIGKILL)  # it is stopped: its orders are not carried out any more
+            if not self._comes_to_its_end():
+                os.kill(self._pid, signal.SIGKILL)  # it is stopped: its orders are not carried out any more
             os.waitpid(self._pid, 0)
+        self._close(self._replies, self._signs)
+
+    def _comes_to_its_end(self) -> bool:
+        """Whether it does within its time: then nobody has the other end of its replies any more."""
+        while select.select([self._replies], [], [], ENDS_WITHIN_S)[0]:
+            if not os.read(self._replies, 1 << 16):
+                return True
+        return False
 
     @staticmethod
     def _close(*fds: int) -> None:

@@ -15,7 +15,8 @@ What must stay true, also where flock is local to each host or does nothing:
   wakes up writes into its own record, wherever that is by now.
 * A lock that does not say whose it is stays: that takes `orchestra unlock`.
 
-The guard, an OS lock, only keeps takers of one host from getting into each other's way.
+The guard, an OS lock, only keeps those of one host who would take it from the dead from getting into each
+other's way; who finds it free needs none.
 """
 
 from __future__ import annotations
@@ -101,12 +102,16 @@ def take(
 
     `gone`: whether a process is proved gone, so that it will never wake up. Raises OSError.
     """
-    with _guard(layout):
+    queued = False
+    with contextlib.ExitStack() as queue:
         for turn in range(TRIES):
             sight = _signed(layout)
             if sight.held:
                 if not may(sight):
                     return sight
+                if not queued:
+                    queue.enter_context(_guard(layout))
+                    queued = True
                 if look(layout) != sight:  # it has moved: a beat, say
                     continue
             # A token of its own for each try: we may have had the lock in the last one, and lost it.

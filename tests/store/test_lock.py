@@ -425,9 +425,22 @@ def test_a_guard_that_somebody_sits_on_does_not_keep_anybody_out(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "GUARD_PATIENCE_S", 0.05)
+    planted_dead(layout)
     with open(layout.lock_guard, "w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        assert take(layout, me())
+        assert take(layout, me(), always)
+
+
+def test_a_guard_that_is_none_does_not_keep_anybody_out(layout: Layout) -> None:
+    planted_dead(layout)
+    os.mkdir(layout.lock_guard)
+    assert take(layout, me(), always)
+
+
+def test_who_finds_it_free_or_rightly_held_needs_no_guard(layout: Layout) -> None:
+    assert take(layout, me())
+    assert not take(layout, me())
+    assert not os.path.exists(layout.lock_guard)
 
 
 @contextmanager
