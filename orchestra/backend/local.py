@@ -60,10 +60,13 @@ class LocalBatch:
     """Launchers started together by one helper process."""
 
     def __init__(self) -> None:
-        from orchestra.host.launch import Starter  # only spawn and retry start anything
+        # only spawn and retry start anything
+        from orchestra.host import cgroup
+        from orchestra.host.launch import Starter
         from orchestra.model.launcher import started_with
 
-        self._starter = Starter(started_with(os.environ))
+        counter = cgroup.kill_counter()
+        self._starter = Starter(started_with(os.environ, counter), counter)
 
     def launch(self, order: Launch) -> None:
         tag = f"{process.TOKEN}={order.token}"

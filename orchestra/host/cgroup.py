@@ -51,6 +51,18 @@ def memory_limit() -> float:
     return min([_physical_memory(), *(limit for limit in limits if limit is not None)])
 
 
+def kill_counter() -> str:
+    """The file in which the kernel counts those of our group that it kills for want of memory ("oom_kill 3").
+
+    Empty where there is none that can be read.
+    """
+    for group in lineage("memory")[:1]:
+        path = f"{group.path}/{'memory.events' if group.version == 'cgroup2' else 'memory.oom_control'}"
+        if os.access(path, os.R_OK):
+            return path
+    return ""
+
+
 def pids() -> Room | None:
     """In tasks. None: no limit."""
     found = []

@@ -25,12 +25,13 @@ class News(NamedTuple):
 
 
 class Starter:
-    """A helper process that starts launchers for one batch, each with the same words behind its script.
+    """A helper process that starts launchers for one batch, each with the same words behind its script,
+    then the umask and what `kill_counter` says.
 
     Raises OSError where it cannot be had.
     """
 
-    def __init__(self, words: tuple[str, ...]) -> None:
+    def __init__(self, words: tuple[str, ...], kill_counter: str) -> None:
         bash = shutil.which("bash")
         if bash is None:
             raise FileNotFoundError(2, "bash is not on the PATH", "bash")
@@ -43,7 +44,7 @@ class Starter:
             self._pid = os.posix_spawn(
                 sys.executable,
                 # -S, -E: it needs no packages and no settings, so it is up in a few milliseconds.
-                [sys.executable, "-S", "-E", starter.__file__, bash, *words],
+                [sys.executable, "-S", "-E", starter.__file__, bash, kill_counter, *words],
                 os.environ,
                 setsid=True,
                 # None of these targets is a source that is still needed.

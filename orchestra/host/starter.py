@@ -9,7 +9,8 @@ while this process forks, the command writes the next worker's files.
                                (SECONDS 0: no timer; TAG: a NAME=VALUE for its environment)
     replies on standard output:  NAME PID \\n, or NAME -ERRNO \\n where no launcher could be had
     descriptor 3 is handed on to the launchers, for their signs of life
-    argv: the path of bash, then the words that each launcher gets
+    argv: the path of bash, a file in which the kernel counts memory kills (or an empty word), then the
+    words that each launcher gets; behind them it gets its umask, and what is counted (or an empty word)
 
 It ends when its orders do. Each launcher gets a session of its own, so it outlives all this.
 """
@@ -27,7 +28,7 @@ PR_GET_DUMPABLE = 3
 
 
 def main() -> None:
-    bash, *words = (os.fsencode(word) for word in sys.argv[1:])
+    bash, kill_counter, *words = (os.fsencode(word) for word in sys.argv[1:])
     gc.disable()
     # What the narrator's caller left open (a lock, a pipe) must not live on in a worker.
     os.closerange(READY_FD + 1, 2**31 - 1)  # a lowered limit does not close what was open
@@ -37,6 +38,7 @@ def main() -> None:
     os.dup2(null, 1)
     os.set_inheritable(READY_FD, True)
     settle_signals()
+    words.append(b"%04o" % os.umask(0o077))
     libc = ctypes.CDLL(None)
     libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)  # or each child would look for prctl, at a fifth of a millisecond
     rest = b""
@@ -47,18 +49,29 @@ def main() -> None:
         for i in range(0, whole, FIELDS):
             name, script, stderr, seconds, tag = fields[i : i + FIELDS]
             os.putenv(*tag.split(b"=", 1))
+            argv = [bash, b"-p", script, *words, kills(kill_counter)]
             try:
                 pid = os.fork()
             except OSError as error:
                 pid = -(error.errno or 1)
             if pid == 0:
                 try:
-                    become_launcher(libc, stderr, float(seconds), [bash, b"-p", script, *words])
+                    become_launcher(libc, stderr, float(seconds), argv)
                 except OSError as error:
                     tell(replies, name, -(error.errno or 1))
                 finally:
                     os._exit(71)
             tell(replies, name, pid)
+
+
+def kills(counter: bytes) -> bytes:
+    """How many are counted by now; nothing where that is not known."""
+    try:
+        with open(counter, "rb") as file:
+            found = [line.split()[1] for line in file if line.startswith(b"oom_kill ")]
+    except OSError:
+        return b""
+    return b"".join(found[:1])
 
 
 def settle_signals() -> None:

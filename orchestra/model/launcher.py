@@ -11,11 +11,13 @@ What must stay true of every script that `render` makes:
   all that is built from it is valid JSON.
 * Up to the sign of life nothing but builtins of bash runs: a spawn costs two forks.
 
-It is started as `bash -p SCRIPT supervised [plain]`, with descriptor 3 open for the sign of
-life, an interval timer that sends SIGALRM from the timeout on, and itself made the reaper of
-orphaned descendants; `plain` where no name in its environment is one of the script's own.
-By hand (`bash .run-NAME.sh`) the timer is a background loop, and an orphan becomes
-another's child: it is found by the token, if it has kept that.
+It is started as `bash -p SCRIPT supervised PLAIN COUNTER UMASK KILLS`, with descriptor 3 open for
+the sign of life, an interval timer that sends SIGALRM from the timeout on, and itself made the
+reaper of orphaned descendants. PLAIN: `plain` where no name in its environment is one of the
+script's own, else empty. COUNTER: the file in which the kernel counts memory kills in its cgroup,
+and KILLS, what that says; empty where there is none. UMASK: the worker's.
+By hand (`bash .run-NAME.sh`) the timer is a background loop, memory kills are not counted, and an
+orphan becomes another's child: it is found by the token, if it has kept that.
 """
 
 from __future__ import annotations
@@ -56,9 +58,10 @@ class LaunchOrder(NamedTuple):
     where: Process  # one of the machine, boot and container in which it is started
 
 
-def started_with(environment: Iterable[str]) -> tuple[str, ...]:
-    """The words that a launcher is started with, given the names in its environment."""
-    return ("supervised",) if any(map(_SHADOWED.fullmatch, environment)) else ("supervised", "plain")
+def started_with(environment: Iterable[str], kill_counter: str) -> tuple[str, ...]:
+    """The words that all launchers of a batch get, given the names in their environment."""
+    plain = "" if any(map(_SHADOWED.fullmatch, environment)) else "plain"
+    return "supervised", plain, kill_counter
 
 
 def names_prompt(command: tuple[str, ...]) -> bool:
@@ -125,7 +128,7 @@ def render(order: LaunchOrder) -> str:
         f"tmp_dir_json={bash_quote(json.dumps(order.tmp_dir))}",
         "# Where orchestra started this; by hand, it looks again.",
         f"boot_id={bash_quote(where.boot_id)}",
-        f"host={bash_quote(where.host)}",
+        f"host_json={bash_quote(json.dumps(where.host))}",
         f"pid_ns={where.pid_ns}   # the namespace of PIDs",
         f"machine_id={bash_quote(where.machine_id)}",
         f"timeout_s={timeout}   # wall clock of the attempt; 0: none",

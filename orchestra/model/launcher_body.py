@@ -5,7 +5,7 @@ end, report. What it may count on is said there.
 """
 
 from orchestra.model.launcher_end import END
-from orchestra.model.launcher_tree import ENDING, TREE
+from orchestra.model.launcher_tree import CARRIERS, ENDING, TREE
 from orchestra.model.trail import NOTES
 
 # Names that the script uses, or that change how bash reads it: in the environment they are the worker's.
@@ -32,15 +32,15 @@ for name in "${others[@]}"; do
   trap "why=\${why:-signal} told_by=$name" "$name"
 done
 
-mapfile -n 2 -t lines <"/proc/$$/status"
-callers_umask=${lines[1]##*$'\t'}
-umask 077
-
 mark=$run_dir/.pid-$worker.json
 sentinel=$run_dir/.spawn-$worker.error
 here=$run_dir/attempts/$worker/$attempt   # no other attempt writes here
 supervised=${1:-}                         # by orchestra: it has set the timer and made us the reaper of orphans
 plain=${2:-}                              # and it has seen that the environment has no name of ours
+kill_counter=${3:-}                       # where the kernel counts whom it kills in our cgroup for want of memory
+callers_umask=${4:-$(umask)}
+kills_before=${5:-}                       # what it had counted; nothing: not known
+umask 077
 reason=''
 retry=later                               # what a failure is worth before the worker runs: the host is to blame
 started_at=null
@@ -91,7 +91,7 @@ launcher_broke() {   # line command status: a step of this launcher failed; how 
   for ((i = 0; i < 200; i++)); do   # what it has started must not outlive it
     tree=()
     descendants $$
-    carriers
+    { ! declare -F carriers || carriers; } >/dev/null   # not known before the end
     [[ ${#tree[@]} -gt 0 ]] || break
     kill -KILL "${tree[@]}" 2>/dev/null
   done
@@ -127,25 +127,6 @@ clear_away() {   # what is there for the time of the attempt only
   rm -rf -- "$tmp_dir"
   [[ ! $run_dir -ef /proc/$$/fd/8 ]] || rm -rf -- "$here"/{@NOTES@}
 }
-
-memory_kills() {   # kills: how many the kernel has killed in our cgroup for want of memory; where cgroups are
-  local file line
-  kills=''
-  mapfile -t lines <"/proc/$$/cgroup"
-  for line in "${lines[@]}"; do
-    case $line in
-      *[:,]memory[:,]*) file=$1/memory${line#*:*:}/memory.oom_control
-        [[ -e $file ]] || file=$1/memory/memory.oom_control   # of a container, whose own is mounted there
-        break ;;
-      0::*) file=$1${line#0::}/memory.events ;;
-    esac
-  done
-  [[ -r ${file=} ]] || return 0
-  mapfile -t lines <"$file"
-  for line in "${lines[@]}"; do
-    [[ $line != 'oom_kill '* ]] || kills=${line#oom_kill }
-  done
-}
 """
 
 _STORY = r"""
@@ -159,12 +140,13 @@ if [[ -z $supervised ]]; then   # by hand: maybe another boot, another machine, 
   machine_id=''
   [[ ! -r /etc/machine-id ]] || read -r machine_id </etc/machine-id || :
   [[ $machine_id =~ ^[0-9a-f]+$ ]] || machine_id=''
+  json "$host"
+  host_json=$quoted
 fi
-json "$host"
 stamp
 started_at=\"$now\"
 printf -v claim '{"worker":"%s","attempt":%s,"pid":%s,"process_start":%s,"boot_id":"%s","host":%s,"pid_ns":%s,"machine_id":"%s","token":"%s","started_at":"%s","tmp_dir":%s}' \
-  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$quoted" "$pid_ns" "$machine_id" "$token" "$now" "$tmp_dir_json"
+  "$worker" "$attempt" $$ "${stat[21]}" "$boot_id" "$host_json" "$pid_ns" "$machine_id" "$token" "$now" "$tmp_dir_json"
 refrain() {
   trap - ERR EXIT
   printf 'attempt %s of %s has been claimed already: its launcher starts nothing twice\n' "$attempt" "$worker" >&2
@@ -223,8 +205,6 @@ become_worker() {   # in a process of its own
   environment 2>/dev/null   # a locale that is not there is no concern of ours
   exec -- "$@" 3>&-
 }
-{ memory_kills /sys/fs/cgroup; } 2>/dev/null || :
-kills_before=$kills
 if [[ -z $supervised && $timeout_s != 0 ]]; then
   { trap - ERR EXIT; sleep "$timeout_s"; while kill -ALRM $$; do sleep 1; done; } &
   disown   # the worker is job 1
@@ -250,7 +230,7 @@ reap
 
 # --- end ---------------------------------------------------------------------------------
 trap '' ALRM USR1 "${others[@]}"
-@ENDING@
+@CARRIERS@@ENDING@
 asked=$why
 if [[ -n $why ]]; then
   ! worker_is_gone || why=''   # it had ended before we were told to end it
@@ -265,7 +245,7 @@ set +e
 """
 
 BODY = (
-    (_TOOLS + TREE + _STORY.replace("@ENDING@", ENDING) + END)
+    (_TOOLS + TREE + _STORY.replace("@CARRIERS@", CARRIERS).replace("@ENDING@", ENDING) + END)
     .replace("@SHADOWED@", SHADOWED)
     .replace("@NOTES@", ",".join(NOTES))
 )

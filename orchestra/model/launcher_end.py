@@ -15,6 +15,16 @@ killed_on_request() {   # where the grace is over at once, orchestra's own KILL 
   [[ $asked == stopped && $status == 137 ]]   # bash may not know yet that no exit of its own was it
 }
 
+memory_kills() {   # kills: how many the kernel has killed in our cgroup for want of memory by now
+  local line
+  local -a lines
+  kills=''
+  mapfile -t lines <"$kill_counter"
+  for line in "${lines[@]}"; do
+    [[ $line != 'oom_kill '* ]] || kills=${line#oom_kill }
+  done
+}
+
 killed_for_memory() {   # reason: the counter says that somebody in our cgroup was, SIGKILL that it was the worker
   local how='ended by SIGKILL'
   [[ $status == 0 || -z $kills_before ]] && return 1
@@ -24,7 +34,7 @@ killed_for_memory() {   # reason: the counter says that somebody in our cgroup w
   elif [[ -n $by_itself ]]; then
     how='exit status 137, as of a shell whose child was ended by SIGKILL'
   fi
-  { memory_kills /sys/fs/cgroup; } 2>/dev/null || :
+  { memory_kills; } 2>/dev/null || :
   [[ -n $kills ]] && ((kills > kills_before)) || return 1
   reason="\"$how; while it ran, the kernel killed $((kills - kills_before)) in its cgroup for want of memory\""
 }

@@ -1,4 +1,7 @@
-"""What a launcher knows of the processes that its attempt started: which they are, and how they end."""
+"""What a launcher knows of the processes that its attempt started: which they are, and how they end.
+
+Only `TREE` stands before the worker's start, where each line costs every spawn.
+"""
 
 TREE = r"""
 # --- what was started --------------------------------------------------------------------
@@ -14,7 +17,9 @@ descendants() {   # of process $1, added to tree
     done
   done
 }
+"""
 
+CARRIERS = r"""
 look_at() {   # variables: the environment of process $1; one that is just becoming another program has none for a moment
   local i line tries=20
   local -a stat

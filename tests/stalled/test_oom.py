@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until
 
+from orchestra.host import cgroup as cgroup_module
+from orchestra.host import starter
 from orchestra.host.memory_kills import memory_kills
 from orchestra.model.launcher_body import BODY
 
@@ -123,48 +125,50 @@ def test_the_kernels_log_tells_of_a_worker_in_a_cgroup_of_its_own(root: Root, cg
     assert root.result("r", "W")["verdict"] == "oom"
 
 
-# --- the launcher's own reading of the counter, of cgroups that this machine does not have ---------
-
-
-def kills_seen(root: Path, own: str) -> str:
-    """What the launcher's function makes of a tree of cgroups, its own being as /proc would tell."""
-    match = re.search(r"^memory_kills\(\).*?^}$", BODY, re.MULTILINE | re.DOTALL)
-    assert match is not None
-    (root / "own").write_text(own)
-    function = match[0].replace('"/proc/$$/cgroup"', '"$2/own"').replace("memory_kills()", "look()")
-    script = f'set -euo pipefail\n{function}\nlook "$1" "$1"\nprintf %s "$kills"'
-    script = script.replace('"$2/own"', f"'{root}/own'")
-    done = subprocess.run(["bash", "-c", script, "-", str(root)], capture_output=True, text=True, check=True)
-    return done.stdout
-
+# --- the counter, in cgroups that this machine does not have ------------------------------------------
 
 V2 = "low 0\nhigh 7\nmax 9\noom 5\noom_kill 3\noom_group_kill 1\n"
 V1 = "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"
 
 
-def test_the_counter_of_cgroups_v2_is_read(tmp_path: Path) -> None:
-    there = tmp_path / "user.slice" / "a:b c"
-    there.mkdir(parents=True)
-    (there / "memory.events").write_text(V2)
-    assert kills_seen(tmp_path, "0::/user.slice/a:b c\n") == "3"
+@pytest.mark.parametrize(
+    ("version", "file"), [("cgroup2", "memory.events"), ("cgroup", "memory.oom_control")]
+)
+def test_the_counter_is_that_of_our_own_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, file: str
+) -> None:
+    own = tmp_path / "a:b c"
+    own.mkdir()
+    for group in (own, tmp_path):
+        (group / file).touch()
+    lineage = [cgroup_module.Group(str(group), version) for group in (own, tmp_path)]
+    monkeypatch.setattr(cgroup_module, "lineage", lambda controller: lineage)
+    assert cgroup_module.kill_counter() == f"{own}/{file}"
+    (own / file).unlink()
+    assert cgroup_module.kill_counter() == ""
 
 
-def test_the_counter_of_cgroups_v1_is_read_also_beside_an_empty_v2(tmp_path: Path) -> None:
-    there = tmp_path / "memory" / "x"
-    there.mkdir(parents=True)
-    (there / "memory.oom_control").write_text(V1)
-    assert kills_seen(tmp_path, "9:name=systemd:/\n4:memory:/x\n1:cpu,cpuacct:/\n0::/\n") == "4"
+def test_without_cgroups_there_is_no_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup_module, "lineage", lambda controller: [])
+    assert cgroup_module.kill_counter() == ""
 
 
-def test_the_counter_of_a_container_is_that_of_the_mount(tmp_path: Path) -> None:
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory" / "memory.oom_control").write_text(V1)
-    assert kills_seen(tmp_path, "4:hugetlb,memory:/docker/0123\n0::/\n") == "4"
+@pytest.mark.parametrize(("text", "number"), [(V2, "3"), (V1, "4"), ("", ""), ("oom 5\n", "")])
+def test_before_and_after_the_counter_is_read_alike(tmp_path: Path, text: str, number: str) -> None:
+    counter = tmp_path / "a counter"
+    counter.write_text(text)
+    assert starter.kills(os.fsencode(counter)) == number.encode()
+    match = re.search(r"^memory_kills\(\).*?^}$", BODY, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    script = f'set -euo pipefail\nkill_counter=$1\n{match[0]}\nmemory_kills\nprintf %s "$kills"'
+    done = subprocess.run(
+        ["bash", "-c", script, "-", str(counter)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == number
 
 
-@pytest.mark.parametrize("own", ["", "0::/\n", "0::/gone\n", "1:cpu:/\n"])
-def test_no_counter_is_no_number(tmp_path: Path, own: str) -> None:
-    assert kills_seen(tmp_path, own) == ""
+def test_a_counter_that_is_none_is_no_number(tmp_path: Path) -> None:
+    assert starter.kills(b"") == starter.kills(os.fsencode(tmp_path)) == b""
 
 
 def test_a_signal_other_than_sigkill_says_nothing_of_memory(root: Root) -> None:
