@@ -134,12 +134,18 @@ def archive(conductor: Conductor, record: WorkerRecord) -> None:
 
 def make_directories(*paths: str) -> None:
     for path in paths:
-        if not os.path.isdir(path):
+        try:
             os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
 
 
 def is_pipe(path: str) -> bool:
-    return os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def reserve(path: str, space: bytes) -> None:
