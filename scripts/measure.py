@@ -325,7 +325,8 @@ def main(words: list[str]) -> int:
     if unknown:
         print(f"there is no measure {unknown[0]!r}; there are: {', '.join(MEASURES)}", file=sys.stderr)
         return 2
-    print(f"{machine()}, {datetime.now(UTC):%Y-%m-%d}\n")
+    print(f"{machine()}, {disk(tempfile.gettempdir())}, bash up in {bash_s() * 1e3:.1f} ms, ", end="")
+    print(f"{datetime.now(UTC):%Y-%m-%d}\n")
     print("| what | measured | at most | |\n| --- | --- | --- | --- |", flush=True)
     kept = True
     with tempfile.TemporaryDirectory(prefix="orchestra-bench-") as directory:
@@ -344,6 +345,28 @@ def machine() -> str:
         f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}"
     )
+
+
+def disk(path: str) -> str:
+    """What `path` is on; how dear a file is there depends on it."""
+    device = os.stat(path).st_dev
+    place = f" {os.major(device)}:{os.minor(device)} "
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    kind, source = next(line for line in mounts if place in line).partition(" - ")[2].split()[:2]
+    if kind != "ext4":
+        return kind
+    journal = list(Path("/proc/fs/jbd2").glob(f"{Path(source).resolve().name}-*"))
+    return f"ext4 with{'' if journal else 'out'} a journal"
+
+
+def bash_s() -> float:
+    """How long bash takes to start and end: what two of these tell of two machines, before all else."""
+    took = []
+    for _ in range(100):
+        began = time.perf_counter()
+        subprocess.run(["bash", "-c", ":"], check=True)
+        took.append(time.perf_counter() - began)
+    return statistics.median(took)
 
 
 if __name__ == "__main__":
