@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from orchestra.host import process, starter
 
 ENDS_WITHIN_S = 2.0  # the helper, once it has no more orders
+TAKES_ORDERS_WITHIN_S = 10.0
 
 
 class News(NamedTuple):
@@ -35,12 +38,12 @@ class Starter:
         bash = shutil.which("bash")
         if bash is None:
             raise FileNotFoundError(2, "bash is not on the PATH", "bash")
-        orders_read, self._orders = os.pipe()
-        self._replies, replies_write = os.pipe()
-        self._signs, signs_write = os.pipe()
-        self._rest = {self._replies: b"", self._signs: b""}
-        ends = (orders_read, replies_write, signs_write)
+        pipes: list[int] = []
         try:
+            for _ in range(3):
+                pipes += os.pipe()
+            orders, self._orders, self._replies, replies, self._signs, signs = pipes
+            os.set_blocking(self._orders, False)
             self._pid = os.posix_spawn(
                 sys.executable,
                 # -S, -E: it needs no packages and no settings, so it is up in a few milliseconds.
@@ -50,29 +53,32 @@ class Starter:
                 # None of these targets is a source that is still needed.
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, fd, target)
-                    for fd, target in zip(ends, (0, 1, starter.READY_FD), strict=True)
+                    for fd, target in ((orders, 0), (replies, 1), (signs, starter.READY_FD))
                 ],
             )
         except OSError:
-            self._close(self._orders, self._replies, self._signs)
+            self._close(*pipes)
             raise
-        finally:
-            self._close(*ends)
+        self._close(orders, replies, signs)
+        self._rest = {self._replies: b"", self._signs: b""}
 
     def start(self, name: str, script: str, stderr: str, timeout_s: float, tag: str) -> None:
         """Order one launcher; `tag` is a NAME=VALUE for its environment.
 
-        Raises OSError where the helper has died.
+        Raises OSError where the helper has died, or takes no orders and is ended for it.
         """
         order = (name, script, stderr, f"{timeout_s:.3f}", tag)
         data = b"".join(os.fsencode(field) + b"\0" for field in order)
         while data:
+            if not _ready([self._orders], select.POLLOUT, TAKES_ORDERS_WITHIN_S):
+                os.kill(self._pid, signal.SIGKILL)  # it is stopped, and holds part of an order
+                raise TimeoutError(errno.ETIMEDOUT, "the helper that starts launchers takes no orders")
             data = data[os.write(self._orders, data) :]
 
     def news(self, timeout_s: float) -> list[News]:
         """What came since the last call; waits at most `timeout_s` for the first."""
         found: list[News] = []
-        for fd in select.select(list(self._rest), [], [], timeout_s)[0]:
+        for fd in _ready(self._rest, select.POLLIN, timeout_s):
             data = os.read(fd, 1 << 16)
             *lines, self._rest[fd] = (self._rest[fd] + data).split(b"\n")
             if not data:
@@ -101,7 +107,7 @@ class Starter:
 
     def _comes_to_its_end(self) -> bool:
         """Whether it does within its time: then nobody has the other end of its replies any more."""
-        while select.select([self._replies], [], [], ENDS_WITHIN_S)[0]:
+        while _ready([self._replies], select.POLLIN, ENDS_WITHIN_S):
             if not os.read(self._replies, 1 << 16):
                 return True
         return False
@@ -110,3 +116,11 @@ class Starter:
     def _close(*fds: int) -> None:
         for fd in fds:
             os.close(fd)
+
+
+def _ready(fds: Iterable[int], event: int, timeout_s: float) -> list[int]:
+    """Those at which the event has come, or the end; waits at most `timeout_s` for the first."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, event)
+    return [fd for fd, _ in poll.poll(timeout_s * 1e3)]

@@ -5,7 +5,7 @@ end, report. What it may count on is said there.
 """
 
 from orchestra.model.launcher_end import END
-from orchestra.model.launcher_tree import CARRIERS, ENDING, TREE
+from orchestra.model.launcher_tree import ENDING, TREE
 from orchestra.model.trail import NOTES
 
 # Names that the script uses, or that change how bash reads it: in the environment they are the worker's.
@@ -91,7 +91,7 @@ launcher_broke() {   # line command status: a step of this launcher failed; how 
   for ((i = 0; i < 200; i++)); do   # what it has started must not outlive it
     tree=()
     descendants $$
-    { ! declare -F carriers || carriers; } >/dev/null   # not known before the end
+    [[ -n $supervised ]] || carriers   # else its orphans are ours
     [[ ${#tree[@]} -gt 0 ]] || break
     kill -KILL "${tree[@]}" 2>/dev/null
   done
@@ -230,7 +230,7 @@ reap
 
 # --- end ---------------------------------------------------------------------------------
 trap '' ALRM USR1 "${others[@]}"
-@CARRIERS@@ENDING@
+@ENDING@
 asked=$why
 if [[ -n $why ]]; then
   ! worker_is_gone || why=''   # it had ended before we were told to end it
@@ -245,7 +245,7 @@ set +e
 """
 
 BODY = (
-    (_TOOLS + TREE + _STORY.replace("@CARRIERS@", CARRIERS).replace("@ENDING@", ENDING) + END)
+    (_TOOLS + TREE + _STORY.replace("@ENDING@", ENDING) + END)
     .replace("@SHADOWED@", SHADOWED)
     .replace("@NOTES@", ",".join(NOTES))
 )

@@ -1,7 +1,4 @@
-"""What a launcher knows of the processes that its attempt started: which they are, and how they end.
-
-Only `TREE` stands before the worker's start, where each line costs every spawn.
-"""
+"""What a launcher knows of the processes that its attempt started: which they are, and how they end."""
 
 TREE = r"""
 # --- what was started --------------------------------------------------------------------
@@ -17,9 +14,7 @@ descendants() {   # of process $1, added to tree
     done
   done
 }
-"""
 
-CARRIERS = r"""
 look_at() {   # variables: the environment of process $1; one that is just becoming another program has none for a moment
   local i line tries=20
   local -a stat

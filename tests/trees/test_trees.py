@@ -20,7 +20,7 @@ import pytest
 from conftest import Answer, Root, clean_environment, orchestra_argv, processes_of, wait_until
 
 from orchestra.host import process
-from orchestra.model.launcher_tree import CARRIERS
+from orchestra.model.launcher_tree import TREE
 
 LONG = bool(os.environ.get("ORCHESTRA_LONG"))
 IMPATIENT_S = 8.0  # well under the default grace of 10 s, well over a call of the command line
@@ -723,6 +723,17 @@ def test_a_launcher_that_fails_with_its_worker_at_work_ends_it_and_says_so(trees
     assert trees.root("retry", "t", "--no-throttle").names("spawned") == ["W"]
 
 
+@pytest.mark.parametrize("name", ["ABRT", "SEGV"])
+def test_a_launcher_by_hand_that_breaks_while_it_waits_ends_its_orphans_too(trees: Trees, name: str) -> None:
+    script = _abandon(trees, _SETSID)
+    with subprocess.Popen(["bash", str(script)], env=clean_environment(), stderr=subprocess.PIPE) as launcher:
+        wait_until((trees.path / "mark-W-ready").exists, "the tree")
+        launcher.send_signal(signal.Signals[f"SIG{name}"])
+        launcher.wait(timeout=30)
+    assert trees.result()["verdict"] == "lost"
+    wait_until(lambda: processes_of(trees.path) == [], "the end of all")
+
+
 @pytest.mark.parametrize("name", ["ABRT", "SEGV", "SYS"])
 def test_a_launcher_that_breaks_ends_its_worker_and_says_so(trees: Trees, name: str) -> None:
     trees.grow(_SETSID)
@@ -872,7 +883,7 @@ def test_a_process_that_becomes_another_program_is_seen_at_every_look(tmp_path: 
     again = tmp_path / "again"
     again.write_text(f"#!/bin/sh\nexec /bin/sh {shlex.quote(str(again))}\n")
     look = tmp_path / "look"
-    look.write_text(CARRIERS + 'tree=(); for ((i = 0; i < 100; i++)); do carriers; done; echo "${#tree[@]}"')
+    look.write_text(TREE + 'tree=(); for ((i = 0; i < 100; i++)); do carriers; done; echo "${#tree[@]}"')
     token = tmp_path.name
     with subprocess.Popen(["sh", str(again)], env={process.TOKEN: token}, start_new_session=True) as restless:
         try:
@@ -899,9 +910,7 @@ time.sleep(300)
 def test_who_throws_its_environment_away_holds_no_look_up(tmp_path: Path) -> None:
     """It is not to be told from one that is becoming another program but by asking again: not for ever."""
     look = tmp_path / "look"
-    look.write_text(
-        CARRIERS + 'for ((i = 0; i < 20; i++)); do look_at "$1"; done; echo "$i ${#variables[@]}"'
-    )
+    look.write_text(TREE + 'for ((i = 0; i < 20; i++)); do look_at "$1"; done; echo "$i ${#variables[@]}"')
     words = [sys.executable, "-c", _THROWS_AWAY]
     with subprocess.Popen(words, stdout=subprocess.PIPE, env={"X": "y" * 20_000}) as hides:
         try:
