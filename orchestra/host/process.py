@@ -27,7 +27,9 @@ def boot_id() -> str:
 
 @cache
 def host_name() -> str:
-    with open("/proc/sys/kernel/hostname") as file:
+    with open(
+        "/proc/sys/kernel/hostname", encoding="utf-8", errors="replace"
+    ) as file:  # it may hold any bytes
         return file.read().strip()
 
 

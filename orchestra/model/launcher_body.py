@@ -119,6 +119,7 @@ could_not_start() {   # line command status: the worker could not start; nor has
     rm -f -- "$here/error.new"
   fi
   report '"failed"' '"spawn_error"' "$reason" "$3" null
+  [[ -n $supervised ]] || printf '%s could not start: %s\n' "$worker" "${reason:1:-1}" >&2
   clear_away
   exit 70
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -721,6 +722,16 @@ def test_a_launcher_that_fails_with_its_worker_at_work_ends_it_and_says_so(trees
     assert not (trees.run_dir / ".spawn-W.error").exists()
     assert trees.root("wait", "t").json["workers"][0]["retry"] == "now"
     assert trees.root("retry", "t", "--no-throttle").names("spawned") == ["W"]
+
+
+def test_a_launcher_by_hand_that_cannot_start_its_worker_says_why(trees: Trees) -> None:
+    script = _abandon(trees, "exit 3")
+    script.write_text(re.sub(r"^argv=.*$", "argv=(/no/such/command)", script.read_text(), flags=re.MULTILINE))
+    done = subprocess.run(
+        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 70
+    assert done.stderr.startswith("W could not start: command not found or not executable")
 
 
 @pytest.mark.parametrize("name", ["ABRT", "SEGV"])
