@@ -25,7 +25,7 @@ by_itself=''                              # whether the worker exited, and was n
 told_by=''                                # the signal that said so, where it was not orchestra's
 trap 'why=${why:-stopped}' USR1           # orchestra stop
 trap 'why=${why:-timeout}' ALRM
-others=(HUP INT QUIT USR2 TERM XCPU XFSZ VTALRM PROF)   # somebody else, or the machine going down
+others=(HUP INT QUIT ABRT USR2 TERM XCPU XFSZ VTALRM PROF)   # somebody else, or the machine going down
 [[ $timeout_s != 0 ]] || others+=(ALRM)
 for name in "${others[@]}"; do
   # shellcheck disable=SC2064
@@ -56,10 +56,13 @@ stamp() {   # now: RFC 3339, UTC, milliseconds
 }
 
 json() {   # quoted: the text as a JSON string
+  local code character
   quoted=${1//\\/\\\\}
-  quoted=${quoted//\"/\\\"}
-  quoted=${quoted//$'\n'/\\n}
-  quoted=\"${quoted//$'\t'/\\t}\"
+  quoted=\"${quoted//\"/\\\"}\"
+  for code in 0{1..9} 0{a..f} 1{0..9} 1{a..f}; do
+    printf -v character '%b' "\\x$code"
+    quoted=${quoted//"$character"/\\u00$code}
+  done
 }
 
 report() {   # status verdict reason exit_code signal, all as JSON; on a full disk into reserved space
@@ -234,7 +237,7 @@ trap '' ALRM USR1 "${others[@]}"
 @ENDING@
 asked=$why
 if [[ -n $why ]]; then
-  ! worker_is_gone || why=''   # it had ended before we were told to end it
+  ! is_gone "$pid" || why=''   # it had ended before we were told to end it
   end_tree
   why='' reap
   # Told in the very instant of its end, bash has reaped it and forgotten how: it says 127, or -1.

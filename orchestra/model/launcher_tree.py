@@ -2,6 +2,13 @@
 
 TREE = r"""
 # --- what was started --------------------------------------------------------------------
+is_gone() {   # process $1, if not yet reaped
+  local line=''
+  local -a threads=(/proc/"$1"/task/*)
+  { IFS= read -r -d '' line <"/proc/$1/stat"; } 2>/dev/null || :
+  [[ -z $line || (${line##*) } == [ZX]* && ${#threads[@]} -le 1) ]]   # its main thread alone may have ended
+}
+
 descendants() {   # of process $1, added to tree
   local file kid
   local -a kids
@@ -9,7 +16,7 @@ descendants() {   # of process $1, added to tree
     kids=()
     { read -r -a kids <"$file"; } 2>/dev/null || :
     for kid in "${kids[@]}"; do
-      tree+=("$kid")
+      is_gone "$kid" || tree+=("$kid")
       descendants "$kid"
     done
   done
@@ -91,12 +98,5 @@ end_tree() {   # everything that this attempt started: TERM, then KILL after the
     fi
   done
   [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null || :
-}
-
-worker_is_gone() {
-  local line=''
-  local -a threads=(/proc/"$pid"/task/*)
-  { read -r line <"/proc/$pid/stat"; } 2>/dev/null || return 0
-  [[ ${line##*) } == [ZX]* && ${#threads[@]} -le 1 ]]   # its main thread alone may have ended
 }
 """

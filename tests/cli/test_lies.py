@@ -396,7 +396,7 @@ def test_the_launchers_strict_mode_is_not_the_workers(root: Root) -> None:
     assert (root.run_dir("r") / "log-W.out").read_text() == "reached \n"
 
 
-@pytest.mark.parametrize("name", ["USR2", "XCPU", "QUIT", "HUP"])
+@pytest.mark.parametrize("name", ["USR2", "XCPU", "QUIT", "ABRT", "HUP"])
 def test_a_signal_to_a_launcher_ends_its_worker(root: Root, name: str) -> None:
     root.init("r")
     root.spawn("r", {"W": shell("sleep 299; true")})
