@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 
 from orchestra.backend.base import Backend
 from orchestra.engine import faults, losses
+from orchestra.engine.caller import check_caller
 from orchestra.engine.heart import Heart
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import Observer
 from orchestra.engine.settle import settle
 from orchestra.engine.vigil import Vigil, heartbeat_in_words
-from orchestra.errors import NarratorAlreadyActive, NestedSpawn, OrchestraError, Storage, Superseded, Usage
+from orchestra.errors import NarratorAlreadyActive, OrchestraError, Storage, Superseded, Usage
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
 from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
@@ -283,7 +284,7 @@ def conduct(
 
     Raises NarratorAlreadyActive, NoSuchRun, Storage, NestedSpawn, …
     """
-    refuse_inside_worker(who.command)
+    check_caller(who.command)
     if not os.path.isdir(layout.run_dir):
         raise faults.no_such_run(layout)
     with holding(layout, who, may_also_take) as (heart, freed):
@@ -384,13 +385,3 @@ def already_active(layout: Layout, sight: lock.LockSight, vigil: Vigil) -> Narra
 def ending(pid: int, *, stopped: bool) -> str:
     """The command that ends a narrator; one that is stopped hears it only once it goes on."""
     return f"kill {pid}; kill -CONT {pid}" if stopped else f"kill {pid}"
-
-
-def refuse_inside_worker(command: str) -> None:
-    worker = os.environ.get("ORCHESTRA_WORKER")
-    if os.environ.get("ORCHESTRA_TOKEN") and worker:
-        raise NestedSpawn(
-            f"orchestra {command} was called by worker {worker!r}: workers do not conduct",
-            hint="write what should be done next into $ORCHESTRA_OUT; the narrator will see it",
-            worker=worker,
-        )

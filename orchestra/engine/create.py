@@ -7,7 +7,8 @@ import os
 import shlex
 from typing import Any
 
-from orchestra.engine.conduct import Conductor, holding, lock_ttl_s, refuse_inside_worker
+from orchestra.engine.caller import check_caller
+from orchestra.engine.conduct import Conductor, holding, lock_ttl_s
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import Observer
 from orchestra.errors import NameTaken, NoSuchRun, OrchestraError, Storage, Usage
@@ -25,7 +26,7 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
     """
     from orchestra.engine.plans import read_plan
 
-    refuse_inside_worker(who.command)
+    check_caller(who.command)
     text, plan = read_plan(plan_path) if plan_path else (None, None)
     base = os.path.dirname(os.path.abspath(plan_path)) if plan_path else os.getcwd()
     digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None

@@ -32,6 +32,7 @@ PACE_S = 0.05
 MOST_PACING_S = 60.0  # in one command: who calls us may have two minutes
 OVERTAKEN_S = 60.0  # for so long a deferred worker lets smaller ones pass
 GROUP = 8  # how many trails wait for the disk together
+NO_HELPER = "the helper that starts launchers died, or took no orders"
 FIRST_GROUP = 2  # few, so that the machine has launchers to run while the next trails are written
 
 
@@ -137,7 +138,11 @@ class FanOut:
         batch = self.open_batch()
         name, layout = record.name, self.layout
         log = layout.launcher_log(name, record.attempt)
-        batch.launch(Launch(name, layout.launcher(name), log, record.entry.timeout_s or 0, record.token))
+        try:
+            batch.launch(Launch(name, layout.launcher(name), log, record.entry.timeout_s or 0, record.token))
+        except OSError:
+            self.defer(record, NO_HELPER, [])
+            return
         self.pending[name] = Pending(record, clock.monotonic() + SIGN_OF_LIFE_S)
 
     def open_batch(self) -> Batch:
@@ -154,7 +159,8 @@ class FanOut:
         except Storage as error:
             self.fail(record, error.message, retry=Retry.LATER)
         except OSError as error:
-            problem = Storage.from_os(f"start {record.name}", error.filename or self.layout.run_dir, error)
+            path = error.filename2 or error.filename or self.layout.run_dir  # of a rename, where it was to go
+            problem = Storage.from_os(f"start {record.name}", path, error)
             self.fail(record, problem.message, retry=Retry.LATER)
         except Unfit as error:
             self.fail(record, str(error))
@@ -251,7 +257,7 @@ class FanOut:
             return
         if self.batch is not None and pid is None:
             # Its helper died: the launcher may still come up, and then it claims its attempt.
-            self.defer(record, "the helper that starts launchers died", [])
+            self.defer(record, NO_HELPER, [])
             return
         said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or "it said nothing"
         self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -124,6 +125,7 @@ def archive(conductor: Conductor, record: WorkerRecord) -> None:
     before = max((k for k in layout.attempts_of(record.name) if k < record.attempt), default=None)
     if before is None:
         return
+    make_directories(layout.attempt(record.name, before))
     for flat, aside in layout.archived(record.name, before):
         with contextlib.suppress(FileNotFoundError):
             if not os.path.lexists(aside):
@@ -138,7 +140,7 @@ def make_directories(*paths: str) -> None:
             os.mkdir(path, 0o700)
         except FileExistsError:
             if not os.path.isdir(path):
-                raise
+                raise NotADirectoryError(errno.ENOTDIR, "not a directory", path) from None
 
 
 def is_pipe(path: str) -> bool:

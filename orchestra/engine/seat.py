@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from orchestra.engine.conduct import Conductor, conduct, ending, refuse_inside_worker
+from orchestra.engine.caller import check_caller
+from orchestra.engine.conduct import Conductor, conduct, ending
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.vigil import Vigil, heartbeat_in_words, watch
 from orchestra.errors import HolderAlive, Usage
@@ -24,7 +25,7 @@ def unlock(
     while the holder lives (unless forced), NoSuchRun, Storage.
     """
 
-    refuse_inside_worker(who.command)
+    check_caller(who.command)
 
     def may(sight: lock.LockSight) -> bool:
         return force or not sight.holders  # a dead one's is taken over like by any other command

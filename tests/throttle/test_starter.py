@@ -1,16 +1,20 @@
-"""The helper that starts launchers, when it is stopped or short of descriptors."""
+"""The helper that starts launchers, when it is stopped, killed or short of descriptors."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from conftest import wait_until
+from conftest import Root, clean_environment, orchestra_argv, wait_until
 
+from orchestra.engine.fanout import NO_HELPER
 from orchestra.host import launch
 from orchestra.host.launch import Starter
 
@@ -77,3 +81,34 @@ def test_where_it_cannot_be_had_no_descriptor_is_lost(descriptors: set[str], lef
             os.close(fd)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     assert set(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_where_it_is_killed_nobody_fails_and_the_next_spawn_starts_the_rest(root: Root) -> None:
+    root.init("r")
+    names = [f"W{i:03}" for i in range(200)]
+    line = 'echo "$ORCHESTRA_WORKER" >>"$ORCHESTRA_RUN_DIR/started"'
+    rows = [{"name": name, "brief": "b", "command": ["bash", "-c", line]} for name in names]
+    spawn = orchestra_argv("spawn", "r", "--no-throttle", "--from", "-")
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path))
+    with subprocess.Popen(
+        spawn, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as narrator:
+        assert narrator.stdin is not None and narrator.stdout is not None
+        narrator.stdin.write(json.dumps(rows))
+        narrator.stdin.close()
+        wait_until(lambda: helpers_of(narrator.pid), "the helper")
+        wait_until((root.run_dir("r") / "started").exists, "the first worker")
+        os.kill(helpers_of(narrator.pid)[0], signal.SIGKILL)
+        answer = json.loads(narrator.stdout.read())
+        assert narrator.wait(timeout=60) == 4
+    assert answer["failed"] == []
+    assert {row["reason"] for row in answer["deferred"]} == {NO_HELPER}
+    assert answer["next"][-1] == "orchestra spawn r"
+    root("spawn", "r", "--no-throttle")
+    assert root("wait", "r", "--timeout", "60").code == 0
+    assert sorted((root.run_dir("r") / "started").read_text().split()) == names
+
+
+def helpers_of(narrator: int) -> list[int]:
+    children = Path(f"/proc/{narrator}/task/{narrator}/children").read_text().split()
+    return [int(pid) for pid in children if b"starter.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -741,8 +741,10 @@ def test_every_text_that_a_launcher_quotes_is_json(tmp_path: Path) -> None:
     (tmp_path / "text").write_text(text, encoding="utf-8")
     quote = re.search(r"^json\(\) .*?^}$", BODY, flags=re.MULTILINE | re.DOTALL)
     assert quote is not None
-    script = f"{quote[0]}\nIFS= read -r -d '' text <text || :; json \"$text\"; printf %s \"$quoted\""
-    done = subprocess.run(["bash", "-eu", "-c", script, "bash"], cwd=tmp_path, capture_output=True, timeout=60)
+    script = f'{quote[0]}\nIFS= read -r -d \'\' text <text || :; json "$text"; printf %s "$quoted"'
+    done = subprocess.run(
+        ["bash", "-eu", "-c", script, "bash"], cwd=tmp_path, capture_output=True, timeout=60
+    )
     assert json.loads(done.stdout) == text
 
 

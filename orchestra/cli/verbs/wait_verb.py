@@ -130,13 +130,14 @@ def drained(
     tell: Callable[[WorkerView, int], None],
 ) -> WaitReport:
     """The run is held only while workers are being started."""
-    from orchestra.engine.conduct import conduct, refuse_inside_worker
+    from orchestra.engine.caller import check_caller
+    from orchestra.engine.conduct import conduct
     from orchestra.engine.fanout import FanOut
     from orchestra.engine.pickup import drain
     from orchestra.engine.room import Room
     from orchestra.engine.spawn import candidates
 
-    refuse_inside_worker(session.verb)
+    check_caller(session.verb)
 
     def start(names: list[str]) -> None:
         with conduct(observer.layout, session.narrator) as conductor:
