@@ -244,11 +244,7 @@ class FanOut:
                 "started_at": mark.started_at if mark else None,
             },
         )
-        answer = {
-            "name": record.name,
-            "attempt": record.attempt,
-            "pid": process.pid if process else None,
-        }
+        answer = {"name": record.name, "attempt": record.attempt, "pid": process and process.pid}
         self.outcomes[record.name] = Outcome("spawned", answer, draft)
 
     def settle_dead(self, record: WorkerRecord, pid: int | None) -> None:
