@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from orchestra.engine.narrator import Narrator
@@ -56,11 +56,11 @@ class Session:
         layout.options = self.options
         return layout
 
-    def next_steps(self, observer: Observer, snapshot: Snapshot, about: Sequence[str] = ()) -> list[str]:
+    def next_steps(self, observer: Observer, snapshot: Snapshot, about: Collection[str] = ()) -> list[str]:
         """What makes sense now, for whoever calls; `about`: whom the answer is about."""
         return next_steps(self.standing(observer, snapshot, about))
 
-    def standing(self, observer: Observer, snapshot: Snapshot, about: Sequence[str] = ()) -> Standing:
+    def standing(self, observer: Observer, snapshot: Snapshot, about: Collection[str] = ()) -> Standing:
         history = observer.history
         seat = history.seat_for(self.narrator.id)
         return Standing(self.words, snapshot, history.plan, about, seat, history.narration)

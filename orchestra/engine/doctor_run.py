@@ -84,6 +84,8 @@ def loose_files(layout: Layout) -> list[str]:
 
 
 def whole_log(layout: Layout, words: str) -> Check:
+    if os.path.lexists(layout.events) and not os.path.isfile(layout.events):
+        return checkup_run.no_log(shlex.quote(layout.events), words)
     log = EventLog(layout.events, layout.damaged, may_be_missing=True)
     events = log.read_new()
     if any(damage.torn for damage in log.damage):

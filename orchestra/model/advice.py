@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from orchestra.model.plan import Plan
@@ -24,7 +24,7 @@ class Standing:
         run: str,  # RUN as it must stand in a command
         snapshot: Snapshot,
         plan: Plan | None = None,
-        about: Sequence[str] = (),  # whom the answer is about, if not all alike
+        about: Collection[str] = (),  # whom the answer is about, if not all alike
         seat: Seat = Seat.FREE,
         narration: Narration | None = None,
     ) -> None:
@@ -103,12 +103,12 @@ def end_leftovers(s: Standing) -> Iterator[str]:
 
 def explain_first(s: Standing) -> Iterator[str]:
     """Failures that nobody asked for, a few: of those it is about; what only a person can mend goes first,
-    then the latest. And somebody who stalls.
+    then what ended as the attempt before, then the latest. And somebody who stalls.
     """
     failed = s.among(State.FAILED)
     ours = unasked([view for view in failed if view.record.name in s.about] or failed)
-    ours.sort(key=lambda v: (may_gain(v.retry), -v.record.op))
-    shown = [view for view in ours if not may_gain(view.retry)][:MOST_EXPLAINED] or ours[:1]
+    ours.sort(key=lambda v: (may_gain(v.retry), worth_proposing(v), -v.record.op))
+    shown = [view for view in ours if not worth_proposing(view)][:MOST_EXPLAINED] or ours[:1]
     for view in shown + s.among(State.STALLED)[:1]:
         yield f"orchestra explain {s.run} {view.record.name}"
 

@@ -10,6 +10,7 @@ from orchestra.model.event import Damage
 from orchestra.model.units import format_bytes
 
 MOST = 10  # leftovers that have a line each
+MOST_REMOVED = 50  # by one command
 
 
 class Lock(NamedTuple):
@@ -69,6 +70,11 @@ def locks(found: Sequence[Lock]) -> list[Check]:
     return odd or [Check("locks", f"{held} of {len(found)} runs held, none by a dead holder")]
 
 
+def no_log(quoted: str, words: str) -> Check:
+    advice = f"mv -- {quoted} {quoted}.aside && orchestra unlock {words}   # writes back what state.json has"
+    return Check("event log", f"what stands at {quoted} is no file", Health.BAD, advice)
+
+
 def leftovers(families: Sequence[Family]) -> list[Check]:
     check = "leftover processes"
     at_work = sum(family.standing == "at work" for family in families)
@@ -118,8 +124,9 @@ def half_built(quoted: Sequence[str]) -> Check:
 
 
 def removal(quoted: Sequence[str]) -> str:
-    rest = len(quoted) - MOST
-    return f"rm -rf -- {' '.join(quoted[:MOST])}" + (f" (and {rest} more)" if rest > 0 else "")
+    rest = len(quoted) - MOST_REMOVED
+    more = f"   # and {rest} more: ask orchestra doctor again" if rest > 0 else ""
+    return f"rm -rf -- {' '.join(quoted[:MOST_REMOVED])}{more}"
 
 
 # --- one run -----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -611,6 +612,18 @@ def test_a_log_without_its_beginning_is_bad_and_crashes_nothing(done: Root, text
     assert (answer.code, verdict(answer, "event log")) == (1, "bad")
     assert verdict(answer, "workers") == "unknown"
     assert verdict(answer, "lock") == "ok"
+
+
+def test_what_stands_in_the_place_of_the_log_is_bad_and_the_advice_mends_it(done: Root) -> None:
+    log = done.run_dir("r") / "events.jsonl"
+    log.rename(done.path / "log")
+    log.mkdir()
+    answer = done("doctor", "r")
+    assert (answer.code, verdict(answer, "event log")) == (1, "bad")
+    aside, unlock = check(answer, "event log")["advice"].split("   #")[0].split(" && ")
+    subprocess.run(shlex.split(aside), check=True)
+    assert done(*shlex.split(unlock)[1:]).code == 0
+    assert done("status", "r").code == 0
 
 
 def test_operations_that_do_not_grow_are_told(done: Root) -> None:

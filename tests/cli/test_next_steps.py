@@ -25,7 +25,7 @@ QUIET = "command: [sleep, '300']\nphases:\n- {name: p, workers: [{name: W, brief
 def test_where_a_plan_stopped_what_helps_comes_before_going_on(root: Root) -> None:
     root.init("r", STOPS.replace("phases", "retries: 1\nphases", 1))
     steps = root("run", "--run", "r", "--no-throttle").json["next"]
-    assert steps == ["orchestra explain r Typo", "orchestra retry r Three"]
+    assert steps == ["orchestra explain r Typo", "orchestra explain r Three", "orchestra retry r Three"]
     root("retry", "r", "Typo", "--", "true")
     root("retry", "r", "Three", "--", "true")
     assert root("run", "--run", "r", "--no-throttle").json["counts"]["done"] == 3

@@ -90,13 +90,14 @@ def wait_(
         else:
             report = wait(observer, scope, timeout_s=timeout, on_change=tell)
     snapshot = observer.snapshot()
-    steps = session.next_steps(observer, snapshot)
     counts = {state.value: 0 for state in State}
     for view in report.views:
         counts[view.state] += 1
     if not (only or phase):
         counts[State.PLANNED] += snapshot.counts()[State.PLANNED]
     chosen = report.views if since is None else report.changed
+    failed = {view.record.name for view in chosen if view.state == State.FAILED}
+    steps = session.next_steps(observer, snapshot, failed)
     body = {
         "op": report.op,
         "outcome": report.outcome,
