@@ -130,7 +130,7 @@ def show_buckets(report: SpawnReport, *, dry_run: bool, nothing: str) -> None:
         console.print(f"[yellow]… {would}deferred[/] {plain(row['name'])}: {plain(row['reason'])}")
     for row in report.failed:
         console.print(
-            f"[bold red]✗ failed[/]   {plain(row['name'])}: {plain(row['verdict'])}: {plain(row['reason'])}"
+            f"[bold red]✗ {'would fail' if dry_run else 'failed'}[/]   {plain(row['name'])}: {plain(row['verdict'])}: {plain(row['reason'])}"
         )
     for row in report.already:
         console.print(f"[dim]· already[/]  {plain(row['name'])}: {plain(noted(row))}")

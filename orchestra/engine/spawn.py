@@ -18,10 +18,12 @@ from orchestra.engine.room import Room
 from orchestra.errors import NameTaken
 from orchestra.model.brief import is_brief_of, long_brief_sha256
 from orchestra.model.event import COMMANDS, Draft
+from orchestra.model.launcher import no_command, no_directory, program_of
 from orchestra.model.plan import WorkerEntry, entry_to_json
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.throttle import describe
+from orchestra.model.verdict import Verdict
 
 SETTINGS = {
     "cwd": "cwd",
@@ -120,6 +122,9 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     report = SpawnReport([], [], [], [])
     starting: list[WorkerEntry] = []
     for entry in entries:
+        if problem := cannot_start(entry):
+            report.failed.append({"name": entry.name, "verdict": Verdict.SPAWN_ERROR, "reason": problem})
+            continue
         spoke = room.ask(entry, at_work + len(starting), besides=starting) if room else []
         if spoke:
             signals = [s.to_json() for s in spoke]
@@ -129,6 +134,22 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
             starting.append(entry)
     tried = {entry.name for entry in entries}
     return report._replace(already=already_rows(observer, [w for w in known if w.entry.name not in tried]))
+
+
+def cannot_start(entry: WorkerEntry) -> str | None:
+    """Why its launcher would not get as far as the worker, as far as that can be seen beforehand."""
+    cwd, command = entry.cwd or ".", entry.command or ("",)
+    if not (os.path.isdir(cwd) and os.access(cwd, os.X_OK)):
+        return no_directory(cwd)
+    program = program_of(command)
+    if program is None:
+        return None
+    path = entry.env.get("PATH", os.environ.get("PATH", ""))
+    places = [""] if "/" in program else path.split(":")
+    files = [os.path.join(cwd, place, program) for place in places]
+    if not any(os.path.isfile(file) and os.access(file, os.X_OK) for file in files):
+        return no_command(command)
+    return None
 
 
 def already_rows(observer: Observer, known: list[Wanted]) -> list[dict[str, Any]]:

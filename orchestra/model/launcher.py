@@ -73,6 +73,19 @@ def takes_prompt_text(command: tuple[str, ...]) -> bool:
     return any("{prompt}" in word for word in command)
 
 
+def no_directory(cwd: str) -> str:
+    return f"cannot enter the worker's directory: {cwd}"
+
+
+def no_command(command: tuple[str, ...]) -> str:
+    return f"command not found or not executable: {command[0]}"
+
+
+def program_of(command: tuple[str, ...]) -> str | None:
+    """What is to be executed, where that is known before the launcher runs."""
+    return None if _PLACEHOLDER.search(command[0]) else command[0]
+
+
 @lru_cache(maxsize=1024)
 def bash_quote(text: str) -> str:
     """A word of bash that expands to exactly `text`, in printable ASCII.
@@ -149,10 +162,9 @@ def render(order: LaunchOrder) -> str:
     head.append(
         f"expect=({expected})   # triples: a file in out (empty: stdout), least bytes, its name in JSON"
     )
-    no_directory = json.dumps(f"cannot enter the worker's directory: {order.cwd}")
     head += [
-        f"no_directory={bash_quote(no_directory)}",
-        f"no_command={bash_quote(json.dumps(f'command not found or not executable: {command[0]}'))}",
+        f"no_directory={bash_quote(json.dumps(no_directory(order.cwd)))}",
+        f"no_command={bash_quote(json.dumps(no_command(command)))}",
         f"cannot_execute={bash_quote(json.dumps(f'the system could not execute: {command[0]}'))}",
         "environment() {",
         *(f"  unset -v {k}; export {k}={bash_quote(v)}" for k, v in order.env.items()),

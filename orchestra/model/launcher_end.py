@@ -69,6 +69,10 @@ missing() {   # reason: the first expected artefact that is not there, if any
   return 1
 }
 
+exit_code=$status signal=null   # which of the two it was
+if [[ $status != null && $status -gt 128 && $status -le 192 && -z $by_itself ]]; then
+  exit_code=null signal=$((status - 128))
+fi
 last=''
 [[ $status == 0 ]] || last_lines
 if [[ $status =~ ^(1|12[67])$ && $last == "$0: "* ]]; then
@@ -78,19 +82,14 @@ if [[ $status =~ ^(1|12[67])$ && $last == "$0: "* ]]; then
 elif [[ $status == 70 && -e $sentinel ]]; then
   :   # the worker could not start, and its process has said so
 elif [[ $why == timeout ]]; then
-  report '"failed"' '"timeout"' "\"still running after ${timeout_s} s\"" "$status" null
+  report '"failed"' '"timeout"' "\"still running after ${timeout_s} s\"" "$exit_code" "$signal"
 elif [[ $why == signal ]]; then
   report '"failed"' '"signal"' "\"its launcher was told to end by SIG$told_by\"" null "$(kill -l "$told_by")"
 elif [[ $why == stopped ]] || killed_on_request; then
-  report '"failed"' '"stopped"' '"stopped on request"' "$status" null
+  report '"failed"' '"stopped"' '"stopped on request"' "$exit_code" "$signal"
 elif killed_for_memory; then
-  if [[ $status == 137 && -z $by_itself ]]; then
-    report '"failed"' '"oom"' "$reason" null 9
-  else
-    report '"failed"' '"oom"' "$reason" "$status" null
-  fi
-elif [[ $status -gt 128 && $status -le 192 && -z $by_itself ]]; then
-  signal=$((status - 128))
+  report '"failed"' '"oom"' "$reason" "$exit_code" "$signal"
+elif [[ $signal != null ]]; then
   reason="ended by SIG$(kill -l "$signal")"
   [[ $signal != 9 ]] || reason+='; it is not known by whom: the kernel, for want of memory, is one possibility'
   report '"failed"' '"signal"' "\"$reason\"" null "$signal"

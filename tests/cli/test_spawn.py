@@ -180,6 +180,50 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(root: Root) -> None
     assert contents(root.path) == before
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"command": ["clade", "-p"]}, "command not found or not executable: clade"),
+        ({"command": ["true"], "env": {"PATH": "/nowhere:"}}, "command not found or not executable: true"),
+        ({"command": ["./brief"]}, "command not found or not executable: ./brief"),
+        ({"command": ["true"], "cwd": "no/such"}, "cannot enter the worker's directory: "),
+    ],
+)
+def test_a_dry_run_tells_who_would_not_start_as_spawn_does(
+    root: Root, entry: dict[str, Any], reason: str
+) -> None:
+    root.init("r")
+    (root.path / "brief").write_text("not executable")
+    rows = json.dumps(
+        [{"name": "A", "brief": "b", **entry}, {"name": "B", "brief": "b", "command": ["true"]}]
+    )
+    call = ("spawn", "r", "--no-throttle", "--from", "-")
+    told = root(*call, "--dry-run", stdin=rows, cwd=root.path)
+    assert (told.code, told.names("spawned"), told.names("failed")) == (1, ["B"], ["A"])
+    assert told.json["failed"][0]["reason"].startswith(reason)
+    done = root(*call, stdin=rows, cwd=root.path)
+    assert (done.code, done.names("spawned"), done.names("failed")) == (1, ["B"], ["A"])
+    assert done.json["failed"][0]["reason"].startswith(told.json["failed"][0]["reason"])
+
+
+def test_a_dry_run_finds_a_command_as_the_launcher_does(root: Root) -> None:
+    root.init("r")
+    tool = root.path / "tools" / "mytool"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    entries = {
+        "A": {"command": ["./tools/mytool"]},
+        "B": {"command": ["mytool"], "env": {"PATH": f"tools:{os.environ['PATH']}"}},
+        "C": {"command": ["./mytool"], "cwd": "tools"},
+        "D": {"command": ["{run_dir}/../tools/mytool"]},
+    }
+    rows = json.dumps([{"name": name, "brief": "b", **entry} for name, entry in entries.items()])
+    for dry in (["--dry-run"], []):
+        answer = root("spawn", "r", "--no-throttle", "--from", "-", *dry, stdin=rows, cwd=root.path)
+        assert answer.names("spawned") == list(entries), answer.json
+
+
 # --- where workers come from ---------------------------------------------------------------------
 
 

@@ -40,7 +40,7 @@ CASES = {
     "SIGKILL": Case(sh("kill -KILL $$"), "signal", "now", signal=9, reason="SIGKILL"),
     "SIGTERM": Case(sh("kill -TERM $$"), "signal", "now", signal=15, reason="SIGTERM"),
     "SIGSEGV": Case(sh("kill -SEGV $$"), "signal", "now", signal=11, reason="SIGSEGV"),
-    "timeout": Case(sh("sleep 300", timeout="1500ms"), "timeout", "now", reason="1.5 s"),
+    "timeout": Case(sh("sleep 300", timeout="1500ms"), "timeout", "now", signal=15, reason="1.5 s"),
     "missing file": Case(sh(":", expect=["report.md"]), "empty", "now", 0, reason="report.md"),
     "file too small": Case(
         sh('printf 1234 >"$ORCHESTRA_OUT/r"', expect=[{"file": "r", "min_bytes": 5}]),

@@ -55,7 +55,10 @@ def spawn_(
     ] = None,
     no_throttle: NoThrottle = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen; write and start nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would happen, also who would not start; write and start nothing."
+        ),
     ] = False,
 ) -> int:
     """Start workers: from the plan's phase, from --worker, or from a list; behind -- stands the command of
