@@ -129,9 +129,8 @@ def show_buckets(report: SpawnReport, *, dry_run: bool, nothing: str) -> None:
     for row in report.deferred:
         console.print(f"[yellow]… {would}deferred[/] {plain(row['name'])}: {plain(row['reason'])}")
     for row in report.failed:
-        console.print(
-            f"[bold red]✗ {'would fail' if dry_run else 'failed'}[/]   {plain(row['name'])}: {plain(row['verdict'])}: {plain(row['reason'])}"
-        )
+        why = f"{plain(row['verdict'])}: {plain(row['reason'])}"
+        console.print(f"[bold red]✗ {'would fail' if dry_run else 'failed'}[/]   {plain(row['name'])}: {why}")
     for row in report.already:
         console.print(f"[dim]· already[/]  {plain(row['name'])}: {plain(noted(row))}")
     if not any(report):
