@@ -212,7 +212,7 @@ def test_a_dry_run_finds_a_command_as_the_launcher_does(root: Root) -> None:
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
-    entries = {
+    entries: dict[str, dict[str, Any]] = {
         "A": {"command": ["./tools/mytool"]},
         "B": {"command": ["mytool"], "env": {"PATH": f"tools:{os.environ['PATH']}"}},
         "C": {"command": ["./mytool"], "cwd": "tools"},
