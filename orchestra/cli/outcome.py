@@ -9,7 +9,7 @@ from orchestra.cli.session import Session
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import retry_step, unasked
+from orchestra.model.advice import retry_step, unasked, verb_of
 from orchestra.model.record import State
 
 ALL_WELL, FAILED, DEFERRED = 0, 1, 4
@@ -31,7 +31,7 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
     steps = session.next_steps(observer, observer.standing(), about)
 
     def proposed(verb: str) -> bool:
-        return any(step.startswith(f"orchestra {verb} ") for step in steps)
+        return verb in map(verb_of, steps)
 
     failed = [views.named(row["name"]) for row in report.already if row["state"] == State.FAILED]
     # By name, whatever a retry is worth: they were asked for by name, and are not started again.

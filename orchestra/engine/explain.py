@@ -10,9 +10,10 @@ from orchestra.engine.made import made
 from orchestra.engine.observe import Observer
 from orchestra.engine.printed import last_lines
 from orchestra.host import clock
+from orchestra.model.advice import next_phase
 from orchestra.model.event import Event
 from orchestra.model.record import State, WorkerRecord
-from orchestra.model.snapshot import WorkerView, ended_alike
+from orchestra.model.snapshot import Snapshot, WorkerView, ended_alike
 from orchestra.model.throttle import never_met
 from orchestra.model.trail import parse_sentinel
 from orchestra.model.verdict import MEANING, Retry, Verdict
@@ -21,14 +22,17 @@ from orchestra.store.publish import read_text
 LAST_LINES = 20
 
 
-def explain(observer: Observer, name: str) -> dict[str, Any]:
-    """Trail, attempts, verdict, evidence, retry advice; why it is deferred and since when."""
+def explain(observer: Observer, snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """Trail, attempts, verdict, evidence, retry advice; why it is deferred and since when.
+
+    Raises NoSuchWorker.
+    """
     record = observer.record_of(name)
     if record.state == State.PLANNED:
         from orchestra.engine.request import completed
 
         record = record._replace(entry=completed(observer, record.entry))
-    conducted = observer.conducted()
+    conducted = snapshot.conducted
     view = observer.view(record, conducted=conducted)
     story: dict[str, Any] = {
         **view.to_json(),
@@ -58,6 +62,8 @@ def explain(observer: Observer, name: str) -> dict[str, Any]:
         if first := before_a_retry(view):
             again = f"orchestra retry {observer.layout.words} {name}"
             story["way_out"] = f"{first}: {again} (a mended command goes behind it: -- COMMAND ...)"
+            if phase := next_phase(snapshot.workers, observer.history.plan):
+                story["way_out"] += f"; or go on without it: {going_on(observer.layout.words, phase)}"
         story["evidence"] = evidence(observer, view)
     if record.deferral and view.state == State.DEFERRED:
         from orchestra.engine.deferral import deferral_story  # asks the host
@@ -90,6 +96,10 @@ def before_a_retry(view: WorkerView) -> str | None:
     if ended_alike(view):
         return "it has ended just like that before: look at what it printed, mend what is wrong, then"
     return None
+
+
+def going_on(words: str, phase: str) -> str:
+    return f"orchestra spawn {words} --phase {phase} (or orchestra run --run {words} --keep-going)"
 
 
 def lost(view: WorkerView) -> bool:

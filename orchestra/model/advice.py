@@ -67,6 +67,12 @@ def next_steps(standing: Standing) -> list[str]:
     return [step for rule in RULES for step in rule(standing)]
 
 
+def verb_of(step: str) -> str:
+    """Which of orchestra's it is; of another program, that."""
+    program, rest = step.split(maxsplit=1)
+    return rest.split()[0] if program == "orchestra" else program
+
+
 def free_the_lock(s: Standing) -> Iterator[str]:
     """A lock that does not say whose it is: unlock."""
     if s.present("unreadable_lock"):

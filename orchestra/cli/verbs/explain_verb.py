@@ -9,7 +9,7 @@ import typer
 from orchestra.cli.options import Name, Run, session_of
 from orchestra.engine.explain import explain
 from orchestra.engine.observe import Observer
-from orchestra.model.advice import hopeless, next_phase, next_steps, retry_step, worth_proposing
+from orchestra.model.advice import hopeless, next_steps, retry_step, verb_of, worth_proposing
 from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 
@@ -23,28 +23,19 @@ def explain_(ctx: typer.Context, run: Run, name: Name) -> int:
     """
     session = session_of(ctx)
     observer = Observer(session.locate(run)).open()
-    story = explain(observer, name)
-    standing = session.standing(observer, observer.snapshot())
-    view = standing.snapshot.workers.named(name)
-    phase = next_phase(standing.snapshot.workers, standing.plan) if view.state == State.FAILED else None
-    if phase is not None and "way_out" in story:
-        story["way_out"] += (
-            f"; or go on without it: orchestra spawn {session.words} --phase {phase} "
-            f"(or orchestra run --run {session.words} --keep-going)"
-        )
+    snapshot = observer.snapshot()
+    story = explain(observer, snapshot, name)
+    standing = session.standing(observer, snapshot)
+    view = snapshot.workers.named(name)
     own = steps_about(session.words, view, free=standing.free)
-    answered = _OF_OTHERS + (("orchestra retry ",) if any(map(is_retry, own)) else ())
-    rest = [step for step in next_steps(standing) if step not in own and not step.startswith(answered)]
+    answered = {*_OF_OTHERS, *({"retry"} & set(map(verb_of, own)))}
+    rest = [step for step in next_steps(standing) if step not in own and verb_of(step) not in answered]
     steps = own + rest + reading(session.words, view, story)
     session.answer({"op": observer.history.op, "worker": story}, steps, lambda: show(story))
     return 0
 
 
-_OF_OTHERS = ("orchestra explain ", "orchestra stop ")
-
-
-def is_retry(step: str) -> bool:
-    return step.startswith("orchestra retry ")
+_OF_OTHERS = ("explain", "stop")
 
 
 def steps_about(words: str, view: WorkerView, *, free: bool) -> list[str]:

@@ -13,6 +13,7 @@ from orchestra.cli.progress import Tally, in_words, working
 from orchestra.cli.session import Session
 from orchestra.engine.observe import Observer
 from orchestra.engine.wait import Scope, WaitReport, wait
+from orchestra.model.advice import verb_of
 from orchestra.model.record import State
 from orchestra.model.snapshot import WorkerView
 
@@ -160,17 +161,17 @@ def tell_line(session: Session, view: WorkerView, op: int) -> None:
 
 def with_cursor(steps: list[str], again: str, report: WaitReport, over: str) -> list[str]:
     """The cursor is in `next` whatever else there is to do, and first where waiting goes on."""
-    rest = [step for step in steps if not step.startswith("orchestra wait ")]
+    rest = [step for step in steps if verb_of(step) != "wait"]
     at_work = any(view.at_work for view in report.views)
     if report.outcome == "timeout" or (at_work and report.outcome != "blocked"):
-        urgent = [step for step in rest if step.startswith(_URGENT)]
+        urgent = [step for step in rest if verb_of(step) in _URGENT]
         return [*urgent, again, *(step for step in rest if step not in urgent)]
     if rest != steps and not at_work:  # others are
         return steps
     return [*(rest or [over]), again]
 
 
-_URGENT = ("kill ", "orchestra unlock ", "orchestra stop ")
+_URGENT = ("kill", "unlock", "stop")
 
 
 def wait_again(words: str, op: int, scope: Scope, timeout_s: float, *, follow: bool) -> str:
