@@ -516,9 +516,9 @@ def test_a_worker_inherits_no_descriptor_of_the_narrator(trees: Trees) -> None:
 # --- by hand --------------------------------------------------------------------------------
 
 
-def _by_hand(script: Path) -> subprocess.CompletedProcess[str]:
+def _by_hand(script: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
+        ["bash", str(script)], env=clean_environment(**env), capture_output=True, text=True, timeout=60
     )
 
 
@@ -573,6 +573,18 @@ def test_a_launcher_that_nobody_started_runs_by_hand(trees: Trees) -> None:
     assert (trees.run_dir / "log-W.out").read_text() == "hello W\n"
     assert processes_of(trees.path) == []
     assert trees.root.worker("t", "W")["state"] == "done"
+
+
+def test_a_result_is_on_the_disk_before_it_has_its_name(trees: Trees) -> None:
+    """Else a power failure leaves an empty one. The launcher calls `sync` for that."""
+    script = _abandon(trees, "true")
+    result, told = trees.run_dir / "attempts/W/1/result.json", trees.path / "synced"
+    sync = trees.path / "bin" / "sync"
+    sync.parent.mkdir()
+    sync.write_text(f'#!/bin/sh\n[ -e {result} ] || cat -- "$2" >{told}\nexec {shutil.which("sync")} "$@"\n')
+    sync.chmod(0o755)
+    assert _by_hand(script, PATH=f"{sync.parent}:{os.environ['PATH']}").returncode == 0
+    assert told.read_text() == result.read_text()
 
 
 def test_a_launcher_run_by_hand_enforces_the_timeout_over_the_tree(trees: Trees) -> None:
@@ -728,9 +740,7 @@ def test_a_launcher_that_fails_with_its_worker_at_work_ends_it_and_says_so(trees
 def test_a_launcher_by_hand_that_cannot_start_its_worker_says_why(trees: Trees) -> None:
     script = _abandon(trees, "exit 3")
     script.write_text(re.sub(r"^argv=.*$", "argv=(/no/such/command)", script.read_text(), flags=re.MULTILINE))
-    done = subprocess.run(
-        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
-    )
+    done = _by_hand(script)
     assert done.returncode == 70
     assert done.stderr.startswith("W could not start: command not found or not executable")
 
@@ -792,9 +802,7 @@ def test_a_timeout_in_the_very_instant_of_the_end_is_no_timeout_and_keeps_nobody
     script = _abandon(trees, "leaf left &\nready; exit 0")
     ends = 'while { read -r line <"/proc/$pid/stat"; } 2>/dev/null && [[ ${line##*) } != Z* ]]; do :; done'
     fired = _hook(trees, script, "reap*", f"{ends}; kill -ALRM $$")
-    done = subprocess.run(
-        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
-    )
+    done = _by_hand(script)
     assert (fired.exists(), done.returncode) == (True, 0)
     assert trees.result()["status"] == "done"
     assert processes_of(trees.path) == []
@@ -805,9 +813,7 @@ def test_an_end_that_bash_has_forgotten_is_not_told_as_exit_status_127(trees: Tr
     fired = _hook(
         trees, script, "asked=*", "why=timeout by_itself=''; wait() { return 127; }; jobs() { return 1; }"
     )
-    done = subprocess.run(
-        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
-    )
+    done = _by_hand(script)
     assert (fired.exists(), done.returncode) == (True, 0)
     assert (trees.result()["verdict"], trees.result()["exit_code"]) == ("timeout", None)
 
@@ -820,9 +826,7 @@ def test_a_launcher_that_is_told_to_end_on_its_way_says_why(
     script = _abandon(trees, "ready; leaf main", timeout="1h")
     fired = _hook(trees, script, before, f"kill -{told} $$")
     _insert(script, "set -T")  # also what its functions run
-    done = subprocess.run(
-        ["bash", str(script)], env=clean_environment(), capture_output=True, text=True, timeout=60
-    )
+    done = _by_hand(script)
     assert fired.exists()
     assert (done.returncode, done.stderr) == (0, "")
     assert trees.result()["verdict"] == verdict
