@@ -587,6 +587,15 @@ def test_a_result_is_on_the_disk_before_it_has_its_name(trees: Trees) -> None:
     assert told.read_text() == result.read_text()
 
 
+def test_the_result_of_an_attempt_that_was_given_up_is_not_told_as_the_workers(trees: Trees) -> None:
+    """Another attempt's mark stands by the time it ends."""
+    script = _abandon(trees, "rm .pid-W.json; echo other >.pid-W.json", cwd=str(trees.run_dir))
+    assert _by_hand(script).returncode == 0
+    kept = json.loads((trees.run_dir / "attempts/W/1/result.json").read_text())
+    assert kept["status"] == "done"
+    assert not (trees.run_dir / "result-W.json").exists()
+
+
 def test_a_launcher_run_by_hand_enforces_the_timeout_over_the_tree(trees: Trees) -> None:
     script = _abandon(trees, _SETSID, timeout="1s")
     assert _by_hand(script).returncode == 0
