@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from orchestra.backend.base import Batch, Launch
 from orchestra.engine.burial import clear_away, read_mark, write_result
 from orchestra.engine.conduct import Conductor
-from orchestra.engine.observe import MARK_PATIENCE_S
 from orchestra.engine.paper import Unfit, encoded, stage_trail, with_brief
 from orchestra.engine.room import Room
+from orchestra.engine.sighting import MARK_PATIENCE_S
 from orchestra.errors import Storage, Superseded
 from orchestra.host import clock
 from orchestra.model.event import OBSERVATIONS, Draft

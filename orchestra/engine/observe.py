@@ -6,13 +6,13 @@ Nothing here writes. Where the log and the workers' files disagree, the files wi
 from __future__ import annotations
 
 import os
-from collections.abc import Container
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
 from orchestra.engine import faults, losses
+from orchestra.engine.sighting import Sighting
 from orchestra.errors import NoSuchPhase, NoSuchWorker
 from orchestra.host import clock
 from orchestra.model.history import History
@@ -20,19 +20,16 @@ from orchestra.model.memory_kills import may_be_memory
 from orchestra.model.names import or_nearest
 from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.snapshot import Sight, Snapshot, Views, WorkerView, judge
-from orchestra.model.trail import Mark, parse_mark, parse_result, parse_sentinel
-from orchestra.model.verdict import Verdict
+from orchestra.model.trail import parse_result
 from orchestra.model.workers import ABANDONED
 from orchestra.store import lock
 from orchestra.store.eventlog import CHECKED_WHOLE, EventLog, LogChanged
 from orchestra.store.layout import Layout
-from orchestra.store.publish import open_regular, read_surely, read_text
+from orchestra.store.publish import open_regular, read_text
 
 if TYPE_CHECKING:
     from orchestra.engine.signs import SignReader
     from orchestra.engine.vigil import Vigil
-
-MARK_PATIENCE_S = 5.0  # how long a mark may be there and unreadable: it is being written
 
 
 class Observer:
@@ -137,103 +134,6 @@ class Observer:
             )
         return record
 
-    def look(self, record: WorkerRecord) -> Sight:
-        """The launcher; once it is gone, or where none was: result and sentinel.
-
-        While its launcher lives an attempt has not ended, whatever a worker may have written
-        in the launcher's name.
-        """
-        name, layout = record.name, self.layout
-        text = self._read_mark(record)
-        mark = parse_mark(text) if text else None
-        # Who claimed this attempt tells of it, also where the log has lost that and means it anew.
-        meant = record.state == State.SPAWNING and mark is not None and mark.attempt == record.attempt
-        claimant = mark.token if mark is not None and meant else None
-        if mark is not None and (mark.attempt, mark.token) != (record.attempt, record.token):
-            if claimant and record.process is None and self._is_launcher(mark, name):
-                return Sight(mark=mark, process=mark.process, claimed=True, alive=True, claimant=claimant)
-            mark, text = None, None  # of the attempt before, not yet archived; or not the launcher's word
-        # What the log has was seen; a mark may be forged.
-        who = record.process or (mark.process if mark else None)
-        lives = self.backend.lives(who) if who is not None else False
-        script = layout.launcher(name)
-        if lives and record.process is None and who and not self.backend.runs(who, script, record.token):
-            if self.backend.leftovers(record.token):  # by hand under another name, say: not proved gone
-                return Sight(mark=mark, claimed=True, alive=True)
-            who, lives = None, False
-        running = Sight(mark=mark, process=who, claimed=True, alive=True)
-        if lives:
-            return running
-        try:
-            sight = self._look_at_files(record, {record.token, claimant or record.token})._replace(
-                process=who
-            )
-        except OSError as error:  # on a disk that fails it may be there: not proved gone
-            return running._replace(held_up=f"{error.filename} cannot be read: {error.strerror}")
-        if sight.sentinel or sight.result:
-            return sight
-        if lives is None:
-            return running  # on another host: not proved gone
-        if text == "" and who is None and self._is_young(layout.mark(name)):
-            return Sight(claimed=True, alive=True)  # the claim is being written
-        claimed = text is not None
-        if claimed or who is not None:
-            pids = tuple(p.pid for p in self.backend.leftovers(record.token))
-            return Sight(mark=mark, process=who, claimed=claimed, leftovers=pids)
-        tried = os.path.isdir(layout.attempt(name, record.attempt))
-        ours = tried or record.attempt == 1  # else these are still of the attempt before
-        trail = tuple(what for what, path in layout.trail(name) if ours and os.path.exists(path))
-        if tried and (members := self.backend.leftovers(record.token)):
-            # Its worker has removed the mark, or it is about to make it: told by its token.
-            launchers = [m for m in members if self.backend.runs(m, script, record.token)]
-            if launchers:
-                return Sight(process=launchers[0], claimed=True, alive=True)
-            return Sight(claimed=True, leftovers=tuple(m.pid for m in members))
-        return Sight(trail=trail)
-
-    def _is_launcher(self, mark: Mark, name: str) -> bool:
-        """Whether who made the mark is at work."""
-        backend = self.backend
-        return bool(backend.lives(mark.process)) and backend.runs(
-            mark.process, self.layout.launcher(name), mark.token
-        )
-
-    def _look_at_files(self, record: WorkerRecord, tokens: Container[str | None]) -> Sight:
-        """A worker can write a sentinel; but then its launcher's result says otherwise. Raises OSError.
-
-        `tokens`: whose word counts. A run of this name that was here before may have a launcher left.
-        """
-        text = read_surely(self.layout.attempt_result(record.name, record.attempt))
-        text = text or read_surely(self.layout.attempt_result_draft(record.name, record.attempt))
-        result = parse_result(text) if text else None
-        if result is not None and result.token not in tokens:
-            result = None
-        if result is not None and result.verdict != Verdict.SPAWN_ERROR:
-            return Sight(result=result)
-        text = read_surely(self.layout.sentinel(record.name))
-        sentinel = parse_sentinel(text) if text else None
-        ours = sentinel is not None and sentinel.token in tokens
-        if sentinel is not None and ours and sentinel.attempt == record.attempt:
-            return Sight(sentinel=sentinel)
-        return Sight(result=result)
-
-    def _read_mark(self, record: WorkerRecord) -> str | None:
-        """The mark's text; a launcher needs an instant between making it and filling it."""
-        name = record.name
-        text = read_text(self.layout.mark(name))
-        for _ in range(10):
-            if text != "" or record.process or not self._is_young(self.layout.mark(name)):
-                break
-            clock.pause(0.005)
-            text = read_text(self.layout.mark(name))
-        return text
-
-    def _is_young(self, path: str) -> bool:
-        try:
-            return 0 <= clock.wall() - os.stat(path).st_mtime < MARK_PATIENCE_S
-        except OSError:
-            return False
-
     def view(self, record: WorkerRecord, *, conducted: bool | None = None, stall: bool = True) -> WorkerView:
         """One worker as it stands. `conducted`: whether somebody else is at work on it, if known."""
         if conducted is None:
@@ -242,7 +142,7 @@ class Observer:
             return judge(record, Sight(), conducted=conducted)
         if record.state == State.PLANNED:
             return WorkerView(record, State.PLANNED)
-        sight = self.look(record)
+        sight = Sighting(record, self.layout, self.backend).sight()
         if sight.result is not None and may_be_memory(sight.result):
             from orchestra.engine.memory import memory_kill  # seldom needed
 

@@ -35,12 +35,18 @@ def cut(root: Root, run: str, lines: int) -> None:
 
 
 def launchers(root: Root, run: str) -> set[int]:
-    """The living launchers of a run."""
-    return {
+    """The living launchers of a run; a child of one, on its way to become the worker, is none."""
+    found = {
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
         if f"{root.run_dir(run)}/.run-" in text_of(path)
     }
+    return {pid for pid in found if parent_of(pid) not in found}
+
+
+def parent_of(pid: int) -> int | None:
+    fields = text_of(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return int(fields[1]) if fields else None
 
 
 def text_of(path: Path) -> str:
