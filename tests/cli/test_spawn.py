@@ -168,6 +168,15 @@ def test_a_deferred_worker_has_a_throttled_result(root: Root) -> None:
     assert "memory" in result["reason"]
 
 
+def test_a_worker_that_runs_is_not_deferred_in_its_result(root: Root) -> None:
+    root.init("r")
+    full = {"ORCHESTRA_THROTTLE": "{memory_available: 64TiB}"}
+    root("spawn", "r", "--worker", f"W={root.brief('W')}", "--", "sleep", "300", env=full)
+    assert root.result("r", "W")["status"] == "throttled"
+    assert root("spawn", "r", "--no-throttle").names("spawned") == ["W"]
+    assert not (root.run_dir("r") / "result-W.json").exists()
+
+
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(root: Root) -> None:
     root.init("r")
     before = contents(root.path)
