@@ -11,9 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+
+if TYPE_CHECKING:
+    from grown import Trees
 
 PATIENCE_S = 30.0
 
@@ -216,3 +219,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Root]:
     monkeypatch.setenv("TMPDIR", str(root.tmp))
     yield root
     end_processes_of(tmp_path)
+
+
+@pytest.fixture
+def trees(root: Root, tmp_path: Path) -> Trees:
+    from grown import Trees  # it needs what stands here
+
+    return Trees(root, tmp_path)
