@@ -37,9 +37,21 @@ def of_run(run_dir: str, known: Container[str] = ()) -> list[Stray]:
         run, worker = origin(bearer)
         if bearer.token in known or run is None or os.path.realpath(run) != ours:
             continue
+        if not is_same_place(bearer, run):
+            continue
         stray = found.setdefault(bearer.token, Stray(bearer.token, worker, []))
         stray.processes.append(bearer.process)
     return sorted(found.values(), key=lambda stray: stray.worker or "")
+
+
+def is_same_place(bearer: process.Bearer, run: str) -> bool:
+    """Whether that path means our directory to it: in another container it may be another's run."""
+    if bearer.sees_our_files:
+        return True
+    try:
+        return os.path.samefile(f"/proc/{bearer.process.pid}/root{run}", run)
+    except OSError:
+        return False
 
 
 def origin(bearer: process.Bearer) -> tuple[str | None, str | None]:

@@ -109,7 +109,7 @@ could_not_start() {   # line command status: the worker could not start; nor has
   set +eu
   umask 077
   tree=()
-  descendants "$BASHPID"
+  descendants $$
   [[ ${#tree[@]} == 0 ]] || kill -KILL "${tree[@]}" 2>/dev/null
   [[ $run_dir -ef /proc/$$/fd/8 ]] || exit 70   # as in `report`
   stamp
@@ -189,9 +189,9 @@ reason='"no process could be had for the worker"'
 export ORCHESTRA_RUN_DIR=$run_dir ORCHESTRA_WORKER=$worker ORCHESTRA_ATTEMPT=$attempt
 export ORCHESTRA_OUT=$out ORCHESTRA_BRIEF=$run_dir/brief-$worker.md
 export ORCHESTRA_HEARTBEAT=$here/heartbeat ORCHESTRA_TOKEN=$token TMPDIR=$tmp_dir
-become_worker() {   # in a process of its own
+become_worker() {   # in a process of its own; what goes wrong is told as bash tells that it cannot execute
+  trap 'printf "%s: line %s: %s\n" "$0" "$LINENO" "$BASH_COMMAND" >&2; trap - ERR; exit 126' ERR
   trap - INT QUIT
-  reason=''
   umask "$callers_umask"
   # From here on a name like `token` or `out` is the worker's own, if its environment has one.
   set -- "${argv[@]}"

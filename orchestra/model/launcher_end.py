@@ -6,9 +6,12 @@ last_lines() {   # of standard error, and of nothing else: what a worker reads a
   [[ ! -f $log_err ]] || last=$(tail -c 4096 -- "$log_err" | tr -d '\0')
 }
 
-stderr_says() {   # pattern
+stderr_says() {   # pattern, whatever the case
   shopt -s nocasematch
-  [[ $last =~ $1 ]]
+  local found=no
+  [[ ! $last =~ $1 ]] || found=yes
+  shopt -u nocasematch
+  [[ $found == yes ]]
 }
 
 killed_on_request() {   # where the grace is over at once, orchestra's own KILL comes before we have looked
@@ -29,7 +32,7 @@ killed_for_memory() {   # reason: the counter says that somebody in our cgroup w
   local how='ended by SIGKILL'
   [[ $status == 0 || -z $kills_before ]] && return 1
   if [[ $status != 137 ]]; then
-    stderr_says $'(^|\n|[0-9] +)Killed([ \n]|$)' || return 1   # a shell tells of its child
+    [[ $last =~ (^|$'\n'|[0-9]\ +)Killed([[:space:]]|$) ]] || return 1   # a shell tells of its child
     how="exit status $status, with a child that was killed"
   elif [[ -n $by_itself ]]; then
     how='exit status 137, as of a shell whose child was ended by SIGKILL'
@@ -79,8 +82,6 @@ if [[ $status =~ ^(1|12[67])$ && $last == "$0: "* ]]; then
   # A process whose exec fails ends on the spot, without its traps: only bash's own words tell.
   reason=$cannot_execute retry=never
   could_not_start "$LINENO" exec "$status"
-elif [[ $status == 70 && -e $sentinel ]]; then
-  :   # the worker could not start, and its process has said so
 elif [[ $why == timeout ]]; then
   report '"failed"' '"timeout"' "\"still running after ${timeout_s} s\"" "$exit_code" "$signal"
 elif [[ $why == signal ]]; then

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import Root, clean_environment, orchestra_argv, processes_of, wait_until
 
@@ -214,6 +215,54 @@ def test_who_cannot_be_reached_from_here_is_not_said_to_be_stopped(root: Root) -
     assert root.worker("r", "W")["state"] == "running"
     root("stop", "r", "--grace", "1")  # what was meant is done as soon as it can be
     assert root.worker("r", "W")["verdict"] == "stopped"
+
+
+def test_a_sentinel_that_a_worker_wrote_silences_no_exit_status(root: Root) -> None:
+    """Whatever it is; and no result that the worker wrote in its launcher's name stays."""
+    root.init("r")
+    forged = '{"worker":"W","attempt":1,"status":"done","exit_code":0,"token":"%s"}'
+    script = (
+        f'printf \'{forged}\' "$ORCHESTRA_TOKEN" >"$ORCHESTRA_RUN_DIR/attempts/W/1/result.json"; '
+        'touch "$ORCHESTRA_RUN_DIR/.spawn-W.error"; exit 70'
+    )
+    root.spawn("r", {"W": ["sh", "-c", script]})
+    root("wait", "r")
+    worker = root.worker("r", "W")
+    assert (worker["verdict"], worker["exit_code"]) == ("exit_code", 70)
+
+
+def test_a_run_of_another_container_at_the_same_path_is_not_ours(root: Root) -> None:
+    brief = root.path.parent / "brief.md"
+    brief.write_text("b")
+    init = " ".join(orchestra_argv("init", "r"))
+    spawn = ("spawn", "r", "--no-throttle", "--worker", f"W={brief}", "--", "sleep", "300")
+    theirs = f"mount -t tmpfs none {root.path} && {init} >/dev/null"
+    launcher = from_elsewhere(root, ["--mount"], theirs, *spawn)["spawned"][0]["pid"]
+    try:
+        gone = root("status", "r").json["error"]
+        assert "pids" not in gone
+        root.init("r")
+        assert root("stop", "r", "--grace", "1").json["strays"] == []
+        assert psutil.Process(launcher).status() != psutil.STATUS_ZOMBIE
+    finally:
+        os.kill(launcher, signal.SIGTERM)
+        wait_until(lambda: not psutil.pid_exists(launcher), "its end")
+
+
+def test_what_a_worker_started_in_a_sandbox_is_ours_all_the_same(root: Root) -> None:
+    """By the run's directory, which it sees there too."""
+    root.init("r")
+    answer = root.spawn("r", {"W": ["unshare", "--mount", "sleep", "300"]})
+    launcher = answer.json["spawned"][0]["pid"]
+    log = root.run_dir("r") / "events.jsonl"
+    log.write_bytes(log.read_bytes().splitlines(keepends=True)[0])
+    (root.run_dir("r") / "state.json").unlink()
+    wait_until(lambda: len(psutil.Process(launcher).children(recursive=True)) >= 1, "the worker")
+    worker = psutil.Process(launcher).children(recursive=True)[-1].pid
+    os.kill(launcher, signal.SIGKILL)
+    told = root("stop", "r", "--grace", "1").json
+    assert worker in [pid for row in told["strays"] for pid in row["pids"]], told
+    wait_until(lambda: not psutil.pid_exists(worker), "its end")
 
 
 # --- what a worker puts in its launcher's way ------------------------------------------------------

@@ -80,6 +80,19 @@ def test_a_launcher_by_hand_that_cannot_start_its_worker_says_why(trees: Trees) 
     assert done.stderr.startswith("W could not start: command not found or not executable")
 
 
+@pytest.mark.parametrize("fault", ["false", ': "$no_such_variable"', "exec -- /"])
+def test_a_process_that_breaks_before_it_is_the_worker_is_told_as_a_failed_start(
+    trees: Trees, fault: str
+) -> None:
+    script = abandon(trees, "true")
+    text = script.read_text()
+    assert text.count('  set -- "${argv[@]}"\n') == 1
+    script.write_text(text.replace('  set -- "${argv[@]}"\n', f'  set -- "${{argv[@]}}"\n  {fault}\n'))
+    done = by_hand(script)
+    assert (done.returncode, trees.result()["verdict"]) == (70, "spawn_error"), done
+    assert (trees.run_dir / ".spawn-W.error").exists()
+
+
 def test_every_text_that_a_launcher_quotes_is_json(tmp_path: Path) -> None:
     """The name of a host, say: the kernel takes any bytes for it."""
     text = "".join(map(chr, range(1, 0x80))) + "é\\n\\\\"
