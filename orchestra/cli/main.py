@@ -286,7 +286,7 @@ def tell(session: Session, words: list[str], error: dict[str, Any], code: int) -
     # The options may not have been read when the error came.
     if session.json is None and ("--json" in words or "--text" in words):
         session.json = "--json" in words
-    steps = after_error(error, session.verb, session.words, session.options)
+    steps = after_error(error, session.verb, session.words, session.options, words)
     with contextlib.suppress(OSError):  # where it cannot be written, the exit status has to do
         if session.as_json:
             session.line(session.envelope({"error": error}, steps))

@@ -22,7 +22,7 @@ from orchestra.errors import Usage
 from orchestra.host import clock
 from orchestra.model.event import CONTROL, Draft
 from orchestra.model.plan import Phase, Plan
-from orchestra.model.record import ENDED, State, WorkerRecord
+from orchestra.model.record import ENDED, NARRATION_FLAGS, State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.verdict import Retry, may_gain
 
@@ -64,8 +64,11 @@ def narrate(
         )
     for phase in plan.phases:
         wanted_of(conductor, phase)  # a brief that is gone is told before anything is done
-    if conductor.history.narration is None or conductor.history.narration.over:
-        conductor.record([Draft(CONTROL, "narration_began", {})])
+    given = (keep_going, not throttled)
+    flags = [flag for flag, is_set in zip(NARRATION_FLAGS, given, strict=True) if is_set]
+    before = conductor.history.narration
+    if before is None or before.over or list(before.flags) != flags:
+        conductor.record([Draft(CONTROL, "narration_began", {"flags": flags})])
     stops = plan.on_failure == "stop" and not keep_going
     report = _narrate(conductor, plan, tell, throttled=throttled, stops=stops)
     for record in conductor.history.workers.having("leftovers"):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from orchestra.model.plan import Plan
-from orchestra.model.record import ENDED, Narration, Seat, State
+from orchestra.model.record import ENDED, NARRATION_FLAGS, Narration, Seat, State
 from orchestra.model.snapshot import Snapshot, Views, WorkerView, ended_alike
 from orchestra.model.throttle import never_met
 from orchestra.model.verdict import Verdict, may_gain
@@ -52,15 +52,6 @@ class Standing:
         """Alerts of what is wrong at this moment."""
         return [a for a in self.snapshot.alerts if a["kind"] == kind and "op" not in a]
 
-    def stopped_narrator(self, view: WorkerView) -> bool:
-        """Whether this failure ended the built-in narrator, and nothing was done about it since."""
-        narration = self.narration
-        return (
-            narration is not None
-            and view.record.name in narration.stopped_for
-            and view.record.op <= narration.op
-        )
-
 
 def next_steps(standing: Standing) -> list[str]:
     """The lines of all rules, in their order; nothing that would be refused to whoever asks."""
@@ -90,7 +81,7 @@ def after_a_death(s: Standing) -> Iterator[str]:
     any mutating command takes over, and unlock does only that; as it does for a log that was cut.
     """
     if s.free and s.unfinished and s.narration is not None and not s.narration.over:
-        yield f"orchestra run --run {s.run}"
+        yield " ".join(["orchestra run --run", s.run, *s.narration.flags])
     elif s.free and (s.present("dead_holder") or s.present("log_shortened")):
         yield f"orchestra unlock {s.run}"
 
@@ -120,10 +111,9 @@ def explain_first(s: Standing) -> Iterator[str]:
 
 
 def mend(s: Standing) -> Iterator[str]:
-    """Failures that may gain by another attempt, and those that ended the built-in narrator: retry."""
+    """Failures that may gain by another attempt: retry."""
     if s.free:
-        failed = [v for v in s.among(State.FAILED) if may_gain(v.retry)]
-        yield from retry_step(s.run, [v for v in failed if s.stopped_narrator(v) or worth_proposing(v)])
+        yield from retry_step(s.run, [v for v in s.among(State.FAILED) if worth_proposing(v)])
 
 
 def end_the_quiet(s: Standing) -> Iterator[str]:
@@ -158,8 +148,11 @@ def hopeless(view: WorkerView) -> bool:
 
 
 def begin_next_phase(s: Standing) -> Iterator[str]:
-    """A phase is over, and all was well or as was wanted, or the plan says to continue: spawn the next."""
-    well = s.plan is not None and (s.plan.on_failure == "continue" or not unasked(s.among(State.FAILED)))
+    """A phase is over, and nothing in it would gain by another attempt as it is, or the plan says to
+    continue: spawn the next.
+    """
+    failed = s.among(State.FAILED)
+    well = s.plan is not None and (s.plan.on_failure == "continue" or not any(map(worth_proposing, failed)))
     if s.free and well and (phase := next_phase(s.snapshot.workers, s.plan)) is not None:
         yield f"orchestra spawn {s.run} --phase {phase}"
 
@@ -171,12 +164,14 @@ def begin(s: Standing) -> Iterator[str]:
 
 
 def run_on(s: Standing) -> Iterator[str]:
-    """What has ended the built-in narrator before the plan's end is mended, or somebody wanted it: run."""
+    """What has ended the built-in narrator before the plan's end is mended, or would gain by no other
+    attempt as it is: run.
+    """
     stopped_for = s.narration.stopped_for if s.narration is not None else ()
     if not (s.free and stopped_for and s.unfinished):
         return
     standing = [view for view in s.among(State.FAILED) if view.record.name in stopped_for]
-    if not unasked(standing):
+    if not any(map(worth_proposing, standing)):
         yield f"orchestra run --run {s.run}{' --keep-going' if standing else ''}"
 
 
@@ -221,8 +216,13 @@ def worth_proposing(view: WorkerView) -> bool:
     return record.attempt <= (record.entry.retries or 0) or not ended_alike(view)
 
 
-def after_error(error: dict[str, Any], verb: str, run: str, options: str) -> list[str]:
-    """What makes sense after an error; `run` and `options` as they must stand in a command, or nothing."""
+def after_error(
+    error: dict[str, Any], verb: str, run: str, options: str, call: Collection[str] = ()
+) -> list[str]:
+    """What makes sense after an error; `run` and `options` as they must stand in a command, or nothing.
+
+    `call`: the words of the one that was made.
+    """
     code = error["code"]
     if code == "usage":
         return [f"orchestra {verb} --help" if verb else "orchestra --help"]
@@ -233,7 +233,8 @@ def after_error(error: dict[str, Any], verb: str, run: str, options: str) -> lis
     if code == "no_such_run":
         return [f"orchestra stop {run}"]
     if code == "interrupted" and verb == "run":
-        return [f"orchestra run --run {run}"]
+        flags = [flag for flag in NARRATION_FLAGS if flag in call]
+        return [" ".join(["orchestra run --run", run, *flags])]
     if code == "corrupt_log" and error.get("copy"):
         return [f"orchestra unlock {run}"]
     if code in ("corrupt_log", "storage") and verb == "status":

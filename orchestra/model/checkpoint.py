@@ -192,7 +192,7 @@ def _parse(data: bytes) -> Checkpoint | None:
     history.seat, history.seat_since = head["seat"], head["seat_since"]
     history.unseated = set(head["unseated"])
     if (narration := head["narration"]) is not None:
-        history.narration = Narration(narration[0], tuple(narration[1]), narration[2])
+        history.narration = Narration(narration[0], tuple(narration[1]), narration[2], tuple(narration[3]))
     history.alerts = head["alerts"]
     history.workers = Workers(_saved(states, text, head))
     return Checkpoint(Place(head["offset"], head["behind"]), history)

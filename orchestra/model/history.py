@@ -219,7 +219,7 @@ def _seat_taken(history: History, event: Event) -> None:
 
 
 def _narration_began(history: History, event: Event) -> None:
-    history.narration = Narration(False, (), event.op)
+    history.narration = Narration(False, (), event.op, tuple(event.data.get("flags", ())))
 
 
 def _narration_ended(history: History, event: Event) -> None:

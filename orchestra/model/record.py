@@ -31,12 +31,16 @@ class Seat(StrEnum):
     LOST = "lost"  # somebody took over from them
 
 
+NARRATION_FLAGS = ("--keep-going", "--no-throttle")  # of `orchestra run`, that hold until its end
+
+
 class Narration(NamedTuple):
     """How far the built-in narrator got when it was last at work."""
 
     over: bool  # False: it is at work, or was interrupted, or died
     stopped_for: tuple[str, ...]  # whose failures ended it before the plan's end
     op: int  # of its last word
+    flags: tuple[str, ...] = ()  # with which it goes on, if it is not over
 
 
 class Deferral(NamedTuple):

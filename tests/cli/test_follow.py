@@ -63,6 +63,6 @@ def test_who_follows_the_whole_run_hears_at_once_that_its_narrator_is_gone(root:
     answer = json.loads(following.communicate()[0].splitlines()[-1])
     assert (following.returncode, answer.get("outcome")) == (4, "blocked"), json.dumps(answer)
     assert answer["counts"]["running"] == 1
-    assert answer["next"][0] == "orchestra run --run r"
+    assert answer["next"][0] == "orchestra run --run r --no-throttle"
     assert answer["next"][-1].startswith("orchestra wait r --since ")
     root("stop", "r", "--grace", "1")

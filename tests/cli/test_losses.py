@@ -563,7 +563,7 @@ def test_what_a_narrator_did_whose_log_was_cut_is_known_to_the_next(root: Root) 
     wait_until(lambda: root("status", "r").json["counts"]["running"] == 2, "the first phase to run")
     cut(root, "r", 1)
     running.communicate(timeout=60)
-    assert root("unlock", "r").json["next"][0] == "orchestra run --run r"
+    assert root("unlock", "r").json["next"][0] == "orchestra run --run r --no-throttle"
     answer = root("run", "--run", "r", "--no-throttle").json
     assert (answer["ok"], answer["counts"]["done"]) == (True, 3)
     assert [root.result("r", name)["attempt"] for name in "ABC"] == [1, 1, 1]

@@ -25,7 +25,12 @@ QUIET = "command: [sleep, '300']\nphases:\n- {name: p, workers: [{name: W, brief
 def test_where_a_plan_stopped_what_helps_comes_before_going_on(root: Root) -> None:
     root.init("r", STOPS.replace("phases", "retries: 1\nphases", 1))
     steps = root("run", "--run", "r", "--no-throttle").json["next"]
-    assert steps == ["orchestra explain r Typo", "orchestra explain r Three", "orchestra retry r Three"]
+    assert steps == [
+        "orchestra explain r Typo",
+        "orchestra explain r Three",
+        "orchestra spawn r --phase q",
+        "orchestra run --run r --keep-going",
+    ]
     root("retry", "r", "Typo", "--", "true")
     root("retry", "r", "Three", "--", "true")
     assert root("run", "--run", "r", "--no-throttle").json["counts"]["done"] == 3
@@ -172,6 +177,28 @@ def test_who_follows_what_is_proposed_does_not_go_round(root: Root) -> None:
         step = next(iter(root(*step.split()[1:]).json["next"]), "")
     assert steps[-1] == "orchestra explain r Typo"
     assert root("explain", "r", "Typo").json["worker"]["way_out"]
+    assert root.worker("r", "Last")["state"] == "done"  # what could go on without it has
+
+
+def test_a_night_that_goes_on_goes_on_as_it_was_begun(root: Root) -> None:
+    root.init("r", QUIET)
+    running = root.start("run", "--run", "r", "--keep-going", "--no-throttle")
+    wait_until(lambda: root("status", "r").json["counts"]["running"], "the worker to run")
+    running.send_signal(signal.SIGINT)
+    step = "orchestra run --run r --keep-going --no-throttle"
+    assert json.loads(running.communicate(timeout=60)[0])["next"] == [step]
+    assert root("status", "r").json["next"][0] == step
+    (root.run_dir("r") / "state.json").unlink()  # it is in the log
+    assert root("unlock", "r").json["next"][0] == step
+    other = root.start("run", "--run", "r")
+    wait_until(lambda: root("status", "r").json["lock"]["held"], "it to begin")
+    wait_until(
+        lambda: root("events", "r", "--topic", "control").stdout.count("narration_began") == 2, "its word"
+    )
+    other.send_signal(signal.SIGINT)
+    other.communicate(timeout=60)
+    assert root("status", "r").json["next"][0] == "orchestra run --run r"
+    root("stop", "r", "--grace", "1")
 
 
 def test_an_end_that_was_asked_for_holds_up_no_phase(root: Root) -> None:

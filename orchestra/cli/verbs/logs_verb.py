@@ -59,7 +59,7 @@ def logs_(
     if not text and lines and attempt in (None, record.attempt):
         tell_why_nothing(session, observer, told, body)
         return 0
-    steps = [] if attempt else steps_after(session.words, observer.view(record), printed=True)
+    steps = [] if attempt else steps_after(session, observer, name, printed=True)
     if session.as_json:
         session.answer({**told, **body}, steps)
     else:
@@ -87,7 +87,10 @@ def tell_why_nothing(
     session: Session, observer: Observer, told: dict[str, str], body: dict[str, Any]
 ) -> None:
     view = observer.view(observer.record_of(told["worker"]))
-    why, steps = why_nothing(view, told["stream"]), steps_after(session.words, view, printed=False)
+    why, steps = (
+        why_nothing(view, told["stream"]),
+        steps_after(session, observer, told["worker"], printed=False),
+    )
     if session.as_json:
         session.answer({**told, **body, "why": why}, steps)
     else:
@@ -103,12 +106,15 @@ def why_nothing(view: WorkerView, stream: str) -> str:
     return f"was not started yet ({view.state})"
 
 
-def steps_after(words: str, view: WorkerView, *, printed: bool) -> list[str]:
+def steps_after(session: Session, observer: Observer, name: str, *, printed: bool) -> list[str]:
     """Whoever has read what one that failed printed may come from its story, and is not sent back to it."""
+    snapshot = observer.snapshot()
+    view, words = snapshot.workers.named(name), session.words
     if view.at_work:
-        return [f"orchestra logs {words} {view.record.name} --follow"]
+        return [f"orchestra logs {words} {name} --follow"]
+    story = f"orchestra explain {words} {name}"
     told = printed or view.state == State.DONE
-    return [] if told else [f"orchestra explain {words} {view.record.name}"]
+    return [*([] if told else [story]), *(s for s in session.next_steps(observer, snapshot) if s != story)]
 
 
 def check_attempt(record: WorkerRecord, attempt: int | None, *, following: bool) -> None:
