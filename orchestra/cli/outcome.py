@@ -7,8 +7,8 @@ from typing import Any
 
 from orchestra.cli.session import Session
 from orchestra.engine.conduct import Conductor
-from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
+from orchestra.engine.outcome import SpawnReport
 from orchestra.model.advice import retry_step, unasked, verb_of
 from orchestra.model.record import State
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from orchestra.cli.options import MOST_ALERTS
 from orchestra.cli.progress import in_words
 from orchestra.cli.sentences import alert_sentences
-from orchestra.engine.fanout import SpawnReport
+from orchestra.engine.outcome import SpawnReport
 from orchestra.model.record import State
 from orchestra.model.snapshot import Snapshot, WorkerView
 from orchestra.model.throttle import format_figure, limit_of

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from orchestra.backend.base import Batch, Launch
 from orchestra.engine.burial import clear_away, read_mark, write_result
 from orchestra.engine.conduct import Conductor
+from orchestra.engine.outcome import Outcome, Pending, SpawnReport, asked_by, asks, failed_row, who
 from orchestra.engine.paper import Unfit, encoded, stage_trail, with_brief
 from orchestra.engine.room import Room
 from orchestra.engine.sighting import MARK_PATIENCE_S
@@ -34,21 +35,6 @@ OVERTAKEN_S = 60.0  # for so long a deferred worker lets smaller ones pass
 GROUP = 8  # how many trails wait for the disk together
 NO_HELPER = "the helper that starts launchers died, or took no orders"
 FIRST_GROUP = 2  # few, so that the machine has launchers to run while the next trails are written
-
-
-class SpawnReport(NamedTuple):
-    spawned: list[dict[str, Any]]
-    deferred: list[dict[str, Any]]
-    failed: list[dict[str, Any]]
-    already: list[dict[str, Any]]
-
-
-class Outcome(NamedTuple):
-    """Where one worker ended up, and the fact that says so."""
-
-    bucket: str  # spawned, deferred, failed
-    answer: dict[str, Any]
-    draft: Draft | None
 
 
 class FanOut:
@@ -118,7 +104,11 @@ class FanOut:
         """Whether its attempt is at work, or was, and the log has lost that: then it is not started again."""
         text = read_text(self.layout.mark(record.name))
         mark = parse_mark(text) if text else None
-        return mark is not None and mark.attempt == record.attempt and self.met(record)
+        if mark is None or mark.attempt != record.attempt:
+            return False
+        with self.looking_at(record):
+            return self.met(record)
+        return True
 
     def launch(self, staged: list[WorkerRecord], staging: Staging) -> None:
         if staged:
@@ -217,19 +207,34 @@ class FanOut:
             self.pending[news.name] = pending
             if pending.signed and pending.pid is not None:
                 del self.pending[news.name]
-                self.succeed(pending.record, pending.pid)
+                with self.looking_at(pending.record):
+                    self.succeed(pending.record, pending.pid)
 
     def await_signs(self) -> None:
         while self.pending and self.batch:
             self.collect(0.02)
-            dead = [p for p in self.pending.values() if self.batch.ended(p.pid)]
+            dead: list[Pending] = []
+            for pending in list(self.pending.values()):
+                with self.looking_at(pending.record):
+                    dead += [pending] if self.batch.ended(pending.pid) else []
             self.collect(0)  # a sign may have come just before the end
             for pending in dead:
                 if self.pending.pop(pending.record.name, None):
-                    self.settle_dead(pending.record, pending.pid)
+                    with self.looking_at(pending.record):
+                        self.settle_dead(pending.record, pending.pid)
             for pending in [p for p in self.pending.values() if clock.monotonic() > p.deadline]:
                 del self.pending[pending.record.name]
-                self.give_up(pending)
+                with self.looking_at(pending.record):
+                    self.give_up(pending)
+
+    @contextlib.contextmanager
+    def looking_at(self, record: WorkerRecord) -> Iterator[None]:
+        """What cannot be looked at may be at work: it has not failed, and the next command looks again."""
+        try:
+            yield
+        except OSError as error:
+            self.pending.pop(record.name, None)
+            self.defer(record, f"its launcher was ordered, and cannot be looked at: {error.strerror}", [])
 
     def succeed(self, record: WorkerRecord, pid: int) -> None:
         mark = read_mark(self.layout, record)
@@ -291,7 +296,8 @@ class FanOut:
         became = f"pids {', '.join(str(p.pid) for p in living)} live on" if living else "ended"
         said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or ""
         reason = f"no sign of life within {SIGN_OF_LIFE_S:g} s; {became}. {said}".strip()
-        self.fail(record, reason, retry=Retry.LATER if "fork:" in said else Retry.NOW)
+        left = tuple(p.pid for p in living)
+        self.fail(record, reason, retry=Retry.LATER if "fork:" in said else Retry.NOW, leftovers=left)
 
     # --- outcomes ---------------------------------------------------------------------------
 
@@ -312,7 +318,14 @@ class FanOut:
             Result(record.name, record.attempt, "throttled", reason=reason, ended_at=clock.now()),
         )
 
-    def fail(self, record: WorkerRecord, reason: str, *, retry: Retry = Retry.NEVER) -> None:
+    def fail(
+        self,
+        record: WorkerRecord,
+        reason: str,
+        *,
+        retry: Retry = Retry.NEVER,
+        leftovers: tuple[int, ...] = (),
+    ) -> None:
         view = WorkerView(
             record,
             State.FAILED,
@@ -320,6 +333,7 @@ class FanOut:
             reason=reason,
             ended_at=clock.now(),
             retry=retry,
+            leftovers=leftovers,
         )
         draft = Draft(OBSERVATIONS, "ended", {**who(record), **ending(view)})
         self.outcomes[record.name] = Outcome("failed", failed_row(view), draft)
@@ -354,44 +368,7 @@ class FanOut:
                 self.defer(record, f"not tried: the spawn was cut short by {why}", [])
 
 
-def asks(record: WorkerRecord) -> tuple[object, object]:
-    """(who must not be overtaken by the same limits, who asks the very same)."""
-    limits = tuple(sorted(record.entry.throttle.items()))
-    return limits, (limits, record.entry.command)
-
-
-def asked_by(signals: list[dict[str, Any]]) -> list[tuple[object, ...]]:
-    """What speaks, whatever is measured."""
-    return [(signal["signal"], signal["limit"], signal.get("total")) for signal in signals]
-
-
 def groups(records: list[WorkerRecord]) -> Iterator[list[WorkerRecord]]:
     yield records[:FIRST_GROUP]
     for start in range(FIRST_GROUP, len(records), GROUP):
         yield records[start : start + GROUP]
-
-
-class Pending(NamedTuple):
-    """A launcher that was ordered and has not shown a sign of life yet."""
-
-    record: WorkerRecord
-    deadline: float
-    pid: int | None = None
-    signed: bool = False  # its sign of life has come
-
-
-def who(record: WorkerRecord) -> dict[str, Any]:
-    return {"worker": record.name, "attempt": record.attempt}
-
-
-def failed_row(view: WorkerView) -> dict[str, Any]:
-    at = {"line": view.sentinel.line, "command": view.sentinel.command} if view.sentinel else {}
-    return {
-        "name": view.record.name,
-        "attempt": view.record.attempt,
-        **at,
-        "verdict": view.verdict,
-        "reason": view.reason,
-        "exit_code": view.exit_code,
-        "retry": view.retry,
-    }

@@ -8,7 +8,8 @@ from typing import Any
 from orchestra.engine import losses, strays
 from orchestra.engine.burial import clear_away, read_mark
 from orchestra.engine.conduct import Conductor
-from orchestra.engine.fanout import FanOut, SpawnReport, failed_row
+from orchestra.engine.fanout import FanOut
+from orchestra.engine.outcome import SpawnReport, failed_row
 from orchestra.engine.room import Room
 from orchestra.engine.settle import settle
 from orchestra.engine.spawn import already_row

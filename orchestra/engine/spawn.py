@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from orchestra.engine import losses
 from orchestra.engine.conduct import Conductor
-from orchestra.engine.fanout import FanOut, SpawnReport
+from orchestra.engine.fanout import FanOut
 from orchestra.engine.observe import Observer
+from orchestra.engine.outcome import SpawnReport
 from orchestra.engine.room import Room
 from orchestra.errors import NameTaken
 from orchestra.model.brief import is_brief_of, long_brief_sha256

@@ -609,6 +609,58 @@ def test_a_launcher_that_hangs_before_its_claim_is_ended_and_named(root: Root) -
     assert processes_of(root.path) == []
 
 
+_ENDS_NOBODY = """
+from orchestra.backend.local import Local
+Local.end = lambda self, token, launcher, grace_s: self.leftovers(token)
+"""
+
+
+def test_what_lives_on_of_a_launcher_that_was_given_up_is_told_and_ended_by_the_next(root: Root) -> None:
+    root.init("r")
+    answer = patched(root, _ENDS_NOBODY + _IMPATIENT, ["W"], **false_bash(root, "sleep 297.2"))
+    assert "live on" in answer["failed"][0]["reason"]
+    (left,) = [alert for alert in root("status", "r").json["alerts"] if alert["kind"] == "leftovers"]
+    assert left["worker"] == "W"
+    assert root("unlock", "r").json["recovered"]
+    assert processes_of(root.path) == []
+
+
+_BLIND = """
+from orchestra.backend.local import LocalBatch
+def ended(self, pid):
+    raise OSError(24, "Too many open files", f"/proc/{pid}/stat")
+LocalBatch.ended = ended
+"""
+
+
+def test_launchers_that_cannot_be_looked_at_cost_nobody_the_answer(root: Root) -> None:
+    root.init("r")
+    names = [f"W{i}" for i in range(12)]
+    answer = patched(root, _BLIND + _IMPATIENT, names)
+    told = [row["name"] for bucket in ("spawned", "deferred") for row in answer[bucket]]
+    assert (sorted(told), answer["failed"]) == (sorted(names), [])
+    assert all("Too many open files" in row["reason"] for row in answer["deferred"])
+    assert root("spawn", "r", "--no-throttle").json["ok"]
+    assert root("wait", "r").code == 0
+    assert sorted((root.run_dir("r") / "started").read_text().split()) == sorted(names)
+
+
+def patched(root: Root, program: str, names: list[str], **env: str) -> dict[str, Any]:
+    """The answer of a spawn by a program that calls the command line in its own way."""
+    line = 'echo "$ORCHESTRA_WORKER" >>"$ORCHESTRA_RUN_DIR/started"'
+    rows = [{"name": name, "brief": "b", "command": ["bash", "-c", line]} for name in names]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "spawn", "r", "--from", "-", "--no-throttle"],
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path), **env),
+        input=json.dumps(rows),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
 def test_what_the_host_is_to_blame_for_may_be_tried_again_later_and_a_typo_never(root: Root) -> None:
     root.init("r")
     (root.run_dir("r") / "log-Blocked.out").mkdir()

@@ -11,8 +11,8 @@ from orchestra.cli.options import NoThrottle, Run, complete_phase, session_of
 from orchestra.cli.outcome import spawn_answer
 from orchestra.cli.progress import working
 from orchestra.engine.conduct import conduct
-from orchestra.engine.fanout import SpawnReport
 from orchestra.engine.observe import Observer
+from orchestra.engine.outcome import SpawnReport
 from orchestra.engine.request import Request, resolve
 from orchestra.engine.spawn import preview, spawn
 
