@@ -103,6 +103,22 @@ def test_an_emptied_mark_from_the_future_keeps_nobody_alive(root: Root) -> None:
     assert root("wait", "r", "--timeout", "20").json["workers"][0]["verdict"] == "lost"
 
 
+def test_an_empty_mark_from_the_future_is_no_claim_that_is_being_written(root: Root) -> None:
+    """Of one of which the log has no sign of life either."""
+    root.init("r")
+    root.spawn("r", {"W": ["sleep", "300"]})
+    os.kill(root.mark("r", "W")["pid"], signal.SIGKILL)
+    root("unlock", "r")  # its worker ends as well
+    log, mark = root.run_dir("r") / "events.jsonl", root.run_dir("r") / ".pid-W.json"
+    lines = log.read_bytes().splitlines(keepends=True)
+    meant = next(i for i, line in enumerate(lines) if b"spawn_intended" in line)
+    log.write_bytes(b"".join(lines[: meant + 1]))
+    (root.run_dir("r") / "state.json").unlink()
+    mark.write_text("")
+    subprocess.run(["touch", "-d", "+1 day", str(mark)], check=True)
+    assert root("wait", "r", "--timeout", "20").json["workers"][0]["verdict"] == "lost"
+
+
 def test_who_sits_on_the_lock_of_the_log_is_named(root: Root) -> None:
     root.init("r")
     root.spawn("r", {"W": forging("exec 9<events.jsonl; flock 9")})

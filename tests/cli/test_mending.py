@@ -139,6 +139,19 @@ def test_damage_that_a_dead_holder_took_out_and_did_not_tell_is_told_by_the_next
     assert len([e for e in root.events("r") if e["kind"] == "log_damaged"]) == 1
 
 
+def test_what_a_dead_holder_was_building_goes_with_its_lock(root: Root) -> None:
+    root.init("r")
+    dead_holder(root)
+    notes = root.run_dir("r") / ".narrator"
+    notes.mkdir(exist_ok=True)
+    litter = [place / f".built.{os.getpid()}.new" for place in (root.run_dir("r"), notes)]
+    others = notes / ".built.1.new"
+    for path in (*litter, others):
+        path.touch()
+    root("unlock", "r")
+    assert [path.exists() for path in (*litter, others)] == [False, False, True]
+
+
 def dead_holder(root: Root) -> None:
     """A lock as somebody leaves it who was killed in the middle of a command."""
     lock = root.run_dir("r") / ".narrator.lock"

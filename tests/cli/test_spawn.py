@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -453,6 +454,18 @@ def test_a_worker_has_its_own_session_no_terminal_and_default_signals(root: Root
     assert int(session) == root.mark("r", "W")["pid"]
     assert int(terminal) == 0
     assert int(ignored.split()[1], 16) & 0x7FFFFFFF == 0  # those above 31 are glibc's own
+
+
+def test_a_worker_has_no_signal_blocked_that_its_caller_has(root: Root) -> None:
+    root.init("r")
+    blocked = {signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        root.spawn("r", {"W": ["grep", "SigBlk", "/proc/self/status"]})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    root("wait", "r")
+    assert printed(root).split() == ["SigBlk:", "0" * 16]
 
 
 def test_a_worker_inherits_no_open_files(root: Root) -> None:

@@ -17,6 +17,9 @@ from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until
 from groups import group, inside
 
 from orchestra.model.record import State
+from orchestra.model.reservation import Known, learn
+from orchestra.model.usage import Usage
+from orchestra.store.layout import notes_of
 
 MIB = 1 << 20
 SPINNER = ["nice", "-n", "19", "sh", "-c", "while :; do :; done"]
@@ -223,6 +226,47 @@ def test_who_has_just_started_holds_what_it_will_need_also_against_another_run(r
     assert told["held"] > 2 * 300 * MIB and told["needs"] == 400 * MIB
     for run in ("r", "s"):
         root("stop", run, "--grace", "0")
+
+
+@pytest.mark.parametrize(("overtaken_s", "bucket"), [(0.0, "deferred"), (60.0, "spawned")])
+def test_who_was_passed_over_for_long_is_overtaken_by_nobody_with_the_same_limits(
+    root: Root, overtaken_s: float, bucket: str
+) -> None:
+    """Greedy takes what an unknown command does; of what Small takes something is known."""
+    import psutil
+
+    root.init("r")
+    spawn(root, json.dumps([{"name": "First", "brief": "b", "command": ["sleep", "300"]}]), "--no-throttle")
+    known: Known = {}
+    for age_s in (1.0, 100.0):
+        learn(known, ["true"], "before", Usage(1 * MIB, 1, 0.0), age_s)
+    note = Path(notes_of(str(root.path)).needs)
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(json.dumps(known))
+    limits = {"memory_available": psutil.virtual_memory().available - 250 * MIB}
+    rows = [
+        {"name": name, "brief": "b", "command": command, "throttle": limits}
+        for name, command in (("Greedy", ["tail", "-f", "/dev/null"]), ("Small", ["true"]))
+    ]
+    assert signals(spawn(root, json.dumps(rows[:1])), "Greedy") == ["memory_available"]
+    program = (
+        "import sys, orchestra.engine.fanout as fanout\n"
+        "from orchestra.cli.main import main\n"
+        f"fanout.OVERTAKEN_S = {overtaken_s}\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "spawn", "r", "--from", "-"],
+        env=clean_environment(ORCHESTRA_ROOT=str(root.path)),
+        input=json.dumps(rows[1:]),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    answer = json.loads(done.stdout)
+    assert "Small" in [row["name"] for row in answer[bucket]], done.stdout
+    assert "Greedy" in [row["name"] for row in answer["deferred"]]
+    root("stop", "r", "--grace", "0")
 
 
 def test_a_worker_that_has_ended_holds_nothing(root: Root) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -36,6 +37,19 @@ def test_one_that_is_stopped_takes_no_more_orders_and_is_ended(monkeypatch: pyte
     starter.close()
     with pytest.raises(ChildProcessError):
         os.waitpid(starter._pid, os.WNOHANG)
+
+
+def test_one_that_is_stopped_when_all_is_ordered_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "ENDS_WITHIN_S", 0.2)
+    starter = Starter((), "")
+    os.kill(starter._pid, signal.SIGSTOP)
+    try:
+        starter.close()
+        with pytest.raises(ChildProcessError):
+            os.waitpid(starter._pid, os.WNOHANG)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(starter._pid, signal.SIGKILL)
 
 
 def test_its_pipes_may_have_numbers_beyond_a_thousand(descriptors: set[str]) -> None:

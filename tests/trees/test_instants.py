@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import clean_environment, processes_of, wait_until
-from grown import SETSID, Trees, abandon, by_hand, hooked, insert, state_of
+from grown import SETSID, SETSID_TWICE, Trees, abandon, by_hand, hooked, insert, state_of
 
 from orchestra.host import process
 from orchestra.model.launcher_body import BODY
@@ -108,7 +108,7 @@ def test_every_text_that_a_launcher_quotes_is_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["SYS", "SEGV"])
 def test_a_launcher_by_hand_that_breaks_while_it_waits_ends_its_orphans_too(trees: Trees, name: str) -> None:
-    script = abandon(trees, SETSID)
+    script = abandon(trees, SETSID_TWICE)
     looks = trees.path / "looks"
     text = script.read_text()
     assert text.count("\n  local dir variable\n") == 1  # of a look at all processes
