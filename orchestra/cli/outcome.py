@@ -38,7 +38,7 @@ def spawn_answer(session: Session, observer: Observer, report: SpawnReport, *, d
     if failed and session.verb == "spawn" and not proposed("retry"):
         look = [] if steps or unasked(failed) else [f"orchestra status {session.words}"]
         steps += look + retry_step(session.words, unasked(failed) or failed)
-    if dry_run:
+    if dry_run and any(report):  # else there is nothing that the call itself would do
         steps = [
             shlex.join(
                 ["orchestra", *(word for word in session.argv if word != "--dry-run"), *command(session)]

@@ -146,8 +146,9 @@ def at_once(row: dict[str, Any]) -> str:
 
 
 def noted(row: dict[str, Any]) -> str:
-    """The state of one that was left alone, and why it was if that wants saying."""
-    return f"{row['state']}; {row['note']}" if "note" in row else str(row["state"])
+    """The state of one that was left alone, how it failed, and why it was if that wants saying."""
+    how = f": {row['verdict']}: {row['reason']}" if row.get("verdict") else ""
+    return f"{row['state']}{how}" + (f"; {row['note']}" if "note" in row else "")
 
 
 def say(view: WorkerView) -> None:

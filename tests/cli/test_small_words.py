@@ -170,10 +170,16 @@ def test_list_says_where_it_looked_and_what_it_left_out(root: Root, tmp_path: Pa
     assert "… and 2 more" in root("list", "--limit", "1", "--text").stdout
 
 
-def test_people_read_events_as_json(root: Root) -> None:
+def test_people_read_events_in_words_and_all_of_them_in_json(root: Root) -> None:
     root.init("r")
-    root.spawn("r", {"W": ["true"]})
-    for line in root("events", "r", "--text").stdout.splitlines():
+    root.spawn("r", {"W": ["false"]})
+    root("wait", "r")
+    lines = root("events", "r", "--text").stdout.splitlines()
+    assert not any("token" in line or "{" in line for line in lines)
+    assert lines[-1].endswith(
+        ' ended W attempt=1 status=failed verdict=exit_code reason="exit status 1" exit_code=1 retry=now'
+    )
+    for line in root("events", "r", "--text", "--full").stdout.splitlines():
         rest = line.partition("{")
         assert isinstance(json.loads(rest[1] + rest[2]), dict)
 

@@ -190,6 +190,11 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(root: Root) -> None
     assert contents(root.path) == before
 
 
+def test_a_dry_run_of_nothing_proposes_what_would_do_something(root: Root) -> None:
+    root.init("r", "phases:\n- {name: p, workers: [{name: W, brief: b, command: ['true']}]}\n")
+    assert root("spawn", "r", "--dry-run").json["next"] == ["orchestra spawn r --phase p"]
+
+
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [

@@ -31,7 +31,7 @@ def events_(
     follow: Annotated[bool, typer.Option("--follow", help="Go on as they come, until interrupted.")] = False,
     full: Annotated[bool, typer.Option("--full", help="With briefs and plans in full.")] = False,
 ) -> int:
-    """The event log, one JSON object per line. Briefs are left out unless --full.
+    """The event log, a line each: in JSON, or for people in a few words. Briefs are left out unless --full.
 
     \b
     Example:
@@ -60,8 +60,34 @@ def show(session: Session, event: Event, full: bool) -> None:
         session.line(row)
         return
     rest = {key: value for key, value in row.items() if key not in ("op", "at", "topic", "kind", "epoch")}
-    told = printable(json.dumps(rest, ensure_ascii=False)) if rest else ""
-    print(f"{event.op:>5} {event.at} {event.topic}/{event.kind} {told}".rstrip())
+    told = json.dumps(rest, ensure_ascii=False) if full else in_words(rest)
+    print(f"{event.op:>5} {event.at[5:19].replace('T', ' ')} {event.kind} {printable(told)}".rstrip())
+
+
+def in_words(rest: dict[str, Any]) -> str:
+    """The worker first, then what is short and says something to people."""
+    worker = [rest["worker"]] if isinstance(rest.get("worker"), str) else []
+    told = {k: v for k, v in rest.items() if k not in _FOR_PROGRAMS and isinstance(v, str | int | float)}
+    return " ".join(map(str, [*worker, *(f"{key}={shown(value)}" for key, value in told.items())]))
+
+
+def shown(value: str | int | float) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and " " in value else str(value)
+
+
+_FOR_PROGRAMS = {
+    "worker",
+    "token",
+    "process_start",
+    "boot_id",
+    "host",
+    "pid_ns",
+    "machine_id",
+    "brief_sha256",
+    "plan_sha256",
+    "started_at",
+    "ended_at",
+}
 
 
 def printable(text: str) -> str:
