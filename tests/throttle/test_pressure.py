@@ -269,6 +269,13 @@ def test_who_was_passed_over_for_long_is_overtaken_by_nobody_with_the_same_limit
     root("stop", "r", "--grace", "0")
 
 
+def test_a_worker_that_did_not_start_gives_its_room_back(root: Root) -> None:
+    root.init("r")
+    rows = [{"name": "Typo", "brief": "b", "command": ["no-such-command"]}]
+    assert spawn(root, json.dumps(rows)).names("failed") == ["Typo"]
+    assert json.loads(Path(notes_of(str(root.path)).holds).read_text())["holds"] == []
+
+
 def test_a_worker_that_has_ended_holds_nothing(root: Root) -> None:
     import psutil
 
