@@ -14,7 +14,7 @@ from orchestra.engine.observe import Observer
 from orchestra.engine.printed import follow, log_of, tail
 from orchestra.errors import Usage
 from orchestra.model.record import State, WorkerRecord
-from orchestra.model.snapshot import WorkerView
+from orchestra.model.snapshot import Snapshot, WorkerView
 from orchestra.model.verdict import Verdict
 
 LIMIT_BYTES = 64 * 1024
@@ -59,8 +59,8 @@ def logs_(
     if not text and lines and attempt in (None, record.attempt):
         tell_why_nothing(session, observer, told, body)
         return 0
-    steps = [] if attempt else steps_after(session, observer, name, printed=True)
     if session.as_json:
+        steps = [] if attempt else steps_after(session, observer, observer.snapshot(), name, printed=True)
         session.answer({**told, **body}, steps)
     else:
         sys.stdout.write(text)
@@ -86,11 +86,9 @@ def follow_it(session: Session, observer: Observer, told: dict[str, str], path: 
 def tell_why_nothing(
     session: Session, observer: Observer, told: dict[str, str], body: dict[str, Any]
 ) -> None:
-    view = observer.view(observer.record_of(told["worker"]))
-    why, steps = (
-        why_nothing(view, told["stream"]),
-        steps_after(session, observer, told["worker"], printed=False),
-    )
+    name, snapshot = told["worker"], observer.snapshot()
+    why = why_nothing(snapshot.workers.named(name), told["stream"])
+    steps = steps_after(session, observer, snapshot, name, printed=False)
     if session.as_json:
         session.answer({**told, **body, "why": why}, steps)
     else:
@@ -106,9 +104,10 @@ def why_nothing(view: WorkerView, stream: str) -> str:
     return f"was not started yet ({view.state})"
 
 
-def steps_after(session: Session, observer: Observer, name: str, *, printed: bool) -> list[str]:
+def steps_after(
+    session: Session, observer: Observer, snapshot: Snapshot, name: str, *, printed: bool
+) -> list[str]:
     """Whoever has read what one that failed printed may come from its story, and is not sent back to it."""
-    snapshot = observer.snapshot()
     view, words = snapshot.workers.named(name), session.words
     if view.at_work:
         return [f"orchestra logs {words} {name} --follow"]
