@@ -79,10 +79,17 @@ class Root:
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
         timeout: float = 90.0,
+        limits: str = "",
     ) -> Answer:
-        """Call it and parse its one JSON object (the last line where there are several)."""
+        """Call it and parse its one JSON object (the last line where there are several).
+
+        `limits`: options of `ulimit`, where it has them.
+        """
+        argv = orchestra_argv(*words)
+        if limits:
+            argv = ["bash", "-c", f'ulimit {limits} && exec "$@"', "bash", *argv]
         done = subprocess.run(
-            orchestra_argv(*words),
+            argv,
             env=clean_environment(ORCHESTRA_ROOT=str(self.path), **{"TMPDIR": str(self.tmp), **(env or {})}),
             input=stdin if stdin is not None else "",
             capture_output=True,

@@ -91,6 +91,8 @@ def damaged(rows: list[Row]) -> str:
     places = ", ".join(f"{row['size']} bytes at offset {row['offset']}" for row in rows[:MOST_NAMES])
     more = f" and in {len(rows) - MOST_NAMES} more places" if len(rows) > MOST_NAMES else ""
     kept = f"; set aside as {rows[0]['saved_as']}" if rows[0].get("saved_as") else ""
+    if rows[0].get("kept"):
+        kept += f" (the first {rows[0]['kept']} bytes of it)"
     torn = " (its last line is cut off)" if any(row.get("torn") for row in rows) else ""
     return f"the event log was damaged{torn}: {places}{more} were no event{kept}"
 

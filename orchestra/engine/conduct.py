@@ -256,10 +256,7 @@ class Conductor(Observer):
 
 
 def log_damaged(repairs: list[Repair]) -> list[Draft]:
-    return [
-        Draft(ALERTS, "log_damaged", {**repair.damage._asdict(), "saved_as": repair.saved_as})
-        for repair in repairs
-    ]
+    return [Draft(ALERTS, "log_damaged", repair.to_json()) for repair in repairs]
 
 
 May = Callable[[lock.LockSight], bool]

@@ -24,7 +24,7 @@ from orchestra.model.checkup import Check, Health
 from orchestra.model.history import History
 from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.store.eventlog import EventLog
-from orchestra.store.layout import Layout
+from orchestra.store.layout import MOST_STATE, Layout
 from orchestra.store.publish import builder_of, read_text
 
 PATIENCE_S = 10.0  # a long log, or many workers
@@ -131,7 +131,7 @@ def of_workers(layout: Layout, words: str) -> list[Check]:
 
 def read_state(layout: Layout) -> dict[str, Any] | None:
     try:
-        told = json.loads(read_text(layout.state, limit=1 << 28) or "")
+        told = json.loads(read_text(layout.state, limit=MOST_STATE) or "")
     except (ValueError, RecursionError):
         return None
     return told if isinstance(told, dict) else None

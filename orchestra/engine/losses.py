@@ -16,13 +16,13 @@ from orchestra.host import process
 from orchestra.model.event import COMMANDS, CONTROL, OBSERVATIONS, Draft
 from orchestra.model.history import History
 from orchestra.model.names import is_name
-from orchestra.model.plan import WorkerEntry, entry_to_json, plan_to_json
+from orchestra.model.plan import MOST_INPUT, WorkerEntry, entry_to_json, plan_to_json
 from orchestra.model.record import ENDED, WorkerRecord
 from orchestra.model.snapshot import ending, from_log
 from orchestra.model.trail import Mark, parse_mark, parse_result
 from orchestra.model.verdict import Verdict
 from orchestra.store.eventlog import has
-from orchestra.store.layout import Layout
+from orchestra.store.layout import MOST_STATE, Layout
 from orchestra.store.publish import open_regular, read_text
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def lost(layout: Layout, history: History, *, damaged: bool = False) -> History 
     """
     doubtful = damaged or history.created is None
     try:
-        with open_regular(layout.state) as file:
+        with open_regular(layout.state, MOST_STATE) as file:
             head = _HEAD.match(file.read(256))
             if head is None or not (doubtful or int(head[2]) > history.op):
                 return None
@@ -188,7 +188,7 @@ def standing_otherwise(layout: Layout, entry: WorkerEntry) -> str | None:
     if argv_line(entry.name, entry.command or ()) not in script:
         return "command"
     try:
-        with open_regular(layout.brief(entry.name)) as file:
+        with open_regular(layout.brief(entry.name), MOST_INPUT) as file:
             same = file.read() == entry.brief.encode("utf-8", "surrogateescape")
     except OSError:
         same = False

@@ -24,7 +24,7 @@ from orchestra.model.trail import parse_result
 from orchestra.model.workers import ABANDONED
 from orchestra.store import lock
 from orchestra.store.eventlog import CHECKED_WHOLE, EventLog, LogChanged
-from orchestra.store.layout import Layout
+from orchestra.store.layout import MOST_STATE, Layout
 from orchestra.store.publish import open_regular, read_text
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Observer:
                 return
             from orchestra.model.checkpoint import parse as parse_checkpoint  # of long logs only
 
-            with open_regular(self.layout.state) as file:
+            with open_regular(self.layout.state, MOST_STATE) as file:
                 saved = parse_checkpoint(file.read())
         except OSError:
             return

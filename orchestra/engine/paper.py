@@ -13,6 +13,7 @@ from orchestra.engine.observe import Observer
 from orchestra.engine.place import tmp_dir
 from orchestra.model.brief import is_brief_of
 from orchestra.model.launcher import GRACE_S, LaunchOrder, render, takes_prompt_text
+from orchestra.model.plan import MOST_INPUT
 from orchestra.model.record import WorkerRecord
 from orchestra.store.publish import Staging, open_regular, write_all
 
@@ -59,7 +60,7 @@ def with_brief(observer: Observer, record: WorkerRecord) -> WorkerRecord:
     if not record.brief_is_out:
         return record
     text = ""
-    with contextlib.suppress(OSError), open_regular(observer.layout.brief(record.name)) as file:
+    with contextlib.suppress(OSError), open_regular(observer.layout.brief(record.name), MOST_INPUT) as file:
         text = file.read().decode("utf-8", "surrogateescape")
     if not is_brief_of(record, text):
         asked = observer.log.find(record.asked_op)

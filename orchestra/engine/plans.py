@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 
 from orchestra.errors import BadPlan, Usage
-from orchestra.model.plan import Plan, WorkerEntry, brief_is_path
-
-MAX_BRIEF = 16 * 1024**2
+from orchestra.model.plan import MOST_INPUT, Plan, WorkerEntry, brief_is_path
 
 
 def read_plan(path: str) -> tuple[str, Plan]:
@@ -65,14 +63,14 @@ def resolve_brief(brief: str, base: str, *, where: tuple[str, int, int] | None, 
 def read_brief(path: str, worker: str) -> str:
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_BRIEF + 1)
+            data = file.read(MOST_INPUT + 1)
     except OSError as error:
         raise BadPlan(
             f"the brief of {worker} cannot be read ({path}): {error.strerror}", file=path, worker=worker
         ) from error
-    if len(data) > MAX_BRIEF:
+    if len(data) > MOST_INPUT:
         raise BadPlan(
-            f"the brief of {worker} ({path}) has more than {MAX_BRIEF} bytes",
+            f"the brief of {worker} ({path}) has more than {MOST_INPUT} bytes",
             hint="put the bulk into a file and name it in the brief",
             file=path,
             worker=worker,
@@ -85,7 +83,13 @@ def read_input(path: str, what: str) -> str:
     try:
         # By its number: /dev/stdin cannot be opened where it is a socket.
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-            data = file.read()
+            data = file.read(MOST_INPUT + 1)
+        if len(data) > MOST_INPUT:
+            raise BadPlan(
+                f"the {what} ({path}) has more than {MOST_INPUT} bytes",
+                hint="put long briefs into files beside it, and name them",
+                file=path,
+            )
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8")

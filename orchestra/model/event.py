@@ -145,22 +145,39 @@ class Reading(NamedTuple):
 
 def read_log(data: bytes, offset: int = 0, loads: Parser = json.loads) -> Reading:
     """Parse whole log text that starts at `offset` of its file."""
+    lines_end = data.rfind(b"\n") + 1
+    events, good_end, damage = read_lines(data[:lines_end], offset, offset, loads)
+    return Reading(events, good_end, [*damage, *torn(good_end, offset + len(data))])
+
+
+def read_lines(data: bytes, offset: int, good_end: int, loads: Parser) -> Reading:
+    """Parse whole lines that start at `offset` of their file.
+
+    `good_end`: behind the last line before them that counts. What lies between two such lines is damage
+    once the second is there; till then it may be a torn tail.
+    """
+    if good_end < offset and _CRC not in data:
+        return Reading([], good_end, [])  # another piece of what is no log
     lines = data.split(b"\n")
-    rest = lines.pop()
+    lines.pop()
     decoded = decode_all(lines, loads)
     events = [event for event in decoded if event is not None]
-    if len(events) == len(lines) and not rest:
+    if len(events) == len(lines) and good_end == offset:
         return Reading(events, offset + len(data), [])
     damage: list[Damage] = []
-    good_end = start = 0
+    start = offset
     for line, event in zip(lines, decoded, strict=True):
         end = start + len(line) + 1
-        if event is not None or not line.strip(b" "):
+        if event is not None:
+            if good_end < start:
+                damage.append(Damage(good_end, start - good_end, False))
             good_end = end
-        else:
-            damage.append(Damage(offset + start, end - start, False))
+        elif good_end == start and not line.strip(b" "):
+            good_end = end
         start = end
-    if good_end < len(data):  # the last writer died, or is at this moment writing
-        damage = [d for d in damage if d.offset < offset + good_end]
-        damage.append(Damage(offset + good_end, len(data) - good_end, True))
-    return Reading(events, offset + good_end, damage)
+    return Reading(events, good_end, damage)
+
+
+def torn(good_end: int, end: int) -> list[Damage]:
+    """What stands behind the last line that counts: the last writer died, or is at this moment writing."""
+    return [Damage(good_end, end - good_end, True)] if good_end < end else []

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+MOST_INPUT = 16 << 20  # bytes: of a plan, a list of workers, or a brief
 DEFAULT_STALL_S = 600.0
 OFF = 0.0
 """A worker's timeout, stall or first_sign that it switches off, whatever the plan says."""

@@ -7,6 +7,7 @@ What must stay true:
 * A write that fails is cut back to where it began, so no two records can fuse.
 * A torn tail is copied aside and cut off, a damaged line in the middle copied aside and
   blanked in place (offsets stay true), before anything is appended behind it.
+* What is longer than a line of ours can be is neither held in memory nor copied aside whole.
 * Whoever has read on finds its place again, or the log was cut or replaced meanwhile: an error,
   never an append behind what it did not read.
 * Up to CHECKED_WHOLE bytes a log is read from its beginning each time. A longer one is read on
@@ -24,13 +25,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from orchestra.model.event import Damage, Draft, Event, Parser, Place, Reading, decode, encode, read_log
+from orchestra.model.event import Damage, Draft, Event, Parser, Place, Reading, encode, read_lines, torn
+from orchestra.model.plan import MOST_INPUT
 from orchestra.store.publish import open_regular, sync_directory, write_all
 
 CHECKED_WHOLE = 1 << 20
 CHUNK = 1 << 16  # of the log, held at once: what becomes of more would not stay in a CPU's own cache
+MOST_LINE = 10 * MOST_INPUT  # bytes: one of input takes six at most in JSON, and a brief has a plan beside it
 LONG = 16 << 20  # from here on it pays to import a parser that takes half the time of json
 BEHIND = 24  # bytes before an offset that tell one log from another: a checksum is among them
 PATIENCE_S = 10.0  # for whoever holds the log's lock: an append takes milliseconds
@@ -81,20 +84,16 @@ class EventLog:
     def find(self, op: int) -> Event | None:
         """The event of an operation, without reading all that is there. Raises OSError."""
         with open_regular(self.path) as file:
-            low, high = 0, os.fstat(file.fileno()).st_size
+            fd = file.fileno()
+            low, high = 0, os.fstat(fd).st_size
             while high - low > CHUNK:  # operations only grow
-                middle = (low + high) // 2
-                file.seek(middle)
-                file.readline()  # of which the beginning is missing
-                at, event = _next_event(file)
+                middle = (low + high) // 2  # most often in a line, of which the rest does not count
+                event = next(_events(fd, middle), None)
                 if event is None or event.op > op:
                     high = middle
                 else:
-                    low = at
-            file.seek(low)
-            event = _next_event(file)[1]
-            while event is not None and event.op < op:
-                event = _next_event(file)[1]
+                    low = middle
+            event = next((event for event in _events(fd, low) if event.op >= op), None)
         return event if event is not None and event.op == op else None
 
     def _read_on(self, fd: int, take: Callable[[list[Event]], object]) -> None:
@@ -150,6 +149,11 @@ class Repair(NamedTuple):
 
     damage: Damage
     saved_as: str
+    kept: int  # how many of the bytes
+
+    def to_json(self) -> dict[str, Any]:
+        less = {"kept": self.kept} if self.kept < self.damage.size else {}
+        return {**self.damage._asdict(), "saved_as": self.saved_as, **less}
 
 
 class Appender:
@@ -164,23 +168,33 @@ class Appender:
         """Set damaged bytes aside: a `torn` tail is cut off; else what is bad in the middle is blanked."""
         repairs = []
         for damage in [damage for damage in self.damage() if damage.torn == torn]:
-            data = os.pread(self.fd, damage.size, damage.offset)
             saved_as = f"{self.log.damaged_path}.{damage.offset}"
-            aside = os.open(saved_as, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                write_all(aside, data)
-                os.fsync(aside)
-            finally:
-                os.close(aside)
-            sync_directory(os.path.dirname(saved_as))
+            kept = self._set_aside(damage, saved_as)
             if damage.torn:
                 os.ftruncate(self.fd, damage.offset)
             else:
-                os.pwrite(self.fd, b" " * (damage.size - 1) + b"\n", damage.offset)
+                self._blank(damage)
             os.fsync(self.fd)
-            repairs.append(Repair(damage, saved_as))
+            repairs.append(Repair(damage, saved_as, kept))
         self.log.damage = [damage for damage in self.log.damage if damage.torn != torn]
         return repairs
+
+    def _set_aside(self, damage: Damage, saved_as: str) -> int:
+        """Copy damaged bytes to the end of a file, and return how many: of what no line can be, not all."""
+        data = os.pread(self.fd, min(damage.size, MOST_LINE), damage.offset)
+        aside = os.open(saved_as, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(aside, data)
+            os.fsync(aside)
+        finally:
+            os.close(aside)
+        sync_directory(os.path.dirname(saved_as))
+        return len(data)
+
+    def _blank(self, damage: Damage) -> None:
+        end = damage.offset + damage.size
+        for start in range(damage.offset, end, CHUNK):
+            os.pwrite(self.fd, b" " * (min(CHUNK, end - start) - 1) + b"\n", start)
 
     def damage(self) -> list[Damage]:
         """What is damaged now: others may have repaired what this reader once saw."""
@@ -201,7 +215,10 @@ class Appender:
             Event(log.last_op + i, at, draft.topic, draft.kind, epoch, draft.data)
             for i, draft in enumerate(drafts, 1)
         ]
-        data = b"".join(encode(event) for event in events)
+        lines = [encode(event) for event in events]
+        if max(map(len, lines)) > MOST_LINE:  # which no reader would take for one of ours
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), log.path)
+        data = b"".join(lines)
         written = False
         try:
             os.lseek(self.fd, log.place.offset, os.SEEK_SET)
@@ -234,35 +251,51 @@ def _lock(fd: int, path: str) -> None:
             time.sleep(0.002)
 
 
-def _next_event(file: BinaryIO) -> tuple[int, Event | None]:
-    """(where it begins, the first line from here on that counts); None where there is no other."""
-    at = file.tell()
-    while line := file.readline():
-        event = decode(line[:-1]) if line.endswith(b"\n") else None
-        if event is not None:
-            return at, event
-        at += len(line)
-    return at, None
-
-
 def _behind(fd: int, offset: int) -> str:
     return os.pread(fd, min(offset, BEHIND), max(0, offset - BEHIND)).decode("latin-1")
 
 
 def _readings(fd: int, offset: int) -> Iterator[Reading]:
-    """What the log has from `offset` on, a piece at a time; what is torn is told with the last."""
-    loads = _parser(os.fstat(fd).st_size - offset)
-    held = b""  # behind the last line that counts: whether it is torn depends on what follows
-    while piece := os.pread(fd, max(CHUNK, len(held)), offset + len(held)):
-        held += piece
+    """What the log has at this moment from `offset` on, a piece at a time; what is torn comes last."""
+    good_end, size = offset, os.fstat(fd).st_size
+    loads = _parser(size - offset)
+    while offset < size and (piece := os.pread(fd, min(CHUNK, size - offset), offset)):
         if b"\n" not in piece:
-            continue
-        reading = read_log(held, offset, loads)
-        yield reading._replace(damage=[d for d in reading.damage if not d.torn])
-        held = held[reading.good_end - offset :]
-        offset = reading.good_end
-    if held:
-        yield read_log(held, offset, loads)
+            end = _end_of_line(fd, offset + len(piece), size)
+            if end - offset > MOST_LINE:
+                offset = end
+                continue
+            piece = os.pread(fd, end - offset, offset)
+        lines_end = piece.rfind(b"\n") + 1
+        if not lines_end:
+            break
+        reading = read_lines(piece[:lines_end], offset, good_end, loads)
+        yield reading
+        good_end = reading.good_end
+        offset += lines_end
+    yield Reading([], good_end, torn(good_end, size))
+
+
+def _events(fd: int, offset: int) -> Iterator[Event]:
+    for reading in _readings(fd, offset):
+        yield from reading.events
+
+
+def _end_of_line(fd: int, at: int, size: int) -> int:
+    """The offset behind the end of the line that goes on at `at`; `size`, where it does not end before."""
+    while at < size and (piece := os.pread(fd, min(CHUNK, size - at), at)):
+        if found := piece.find(b"\n") + 1:
+            return at + found
+        at = _next_data(fd, at + len(piece))
+    return size
+
+
+def _next_data(fd: int, at: int) -> int:
+    """Where bytes were written, from `at` on: a file may be long without having any (lseek(2), SEEK_DATA)."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        return max(at, os.fstat(fd).st_size) if error.errno == errno.ENXIO else at
 
 
 def _parser(size: int) -> Parser:

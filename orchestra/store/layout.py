@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from orchestra.model.trail import NOTES, TRAIL
 
+MOST_STATE = 256 << 20  # bytes of state.json: a longer one is none of ours
+
 
 class Layout:
     """The files of one run directory. Paths are absolute strings."""

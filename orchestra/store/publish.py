@@ -161,13 +161,17 @@ def read_surely(path: str) -> str | None:
         raise
 
 
-def open_regular(path: str) -> BinaryIO:
+def open_regular(path: str, at_most: int | None = None) -> BinaryIO:
     """Open a file that a worker may have replaced: a FIFO in its place would hold us for ever.
 
-    Raises OSError, also where it is no regular file.
+    Raises OSError, also where it is no regular file, or has more than `at_most` bytes.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file", path)
+    if at_most is not None and found.st_size > at_most:
+        os.close(fd)
+        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, and may have {at_most}", path)
     return os.fdopen(fd, "rb")

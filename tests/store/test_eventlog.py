@@ -19,7 +19,7 @@ from conftest import PATIENCE_S, Root, clean_environment, orchestra_argv
 
 from orchestra.engine.conduct import conduct
 from orchestra.engine.narrator import Narrator
-from orchestra.model.event import ALERTS, OBSERVATIONS, Draft, Event, decode, encode, read_log
+from orchestra.model.event import ALERTS, OBSERVATIONS, Damage, Draft, Event, decode, encode, read_log
 from orchestra.store import eventlog
 from orchestra.store.eventlog import Appender, EventLog, Repair
 from orchestra.store.layout import Layout
@@ -156,7 +156,7 @@ def test_a_damaged_line_in_the_middle_costs_that_line_only(
     log = log_at(tmp_path, b"".join([*LINES[:which], bad, *LINES[which + 1 :]]))
     reader = EventLog(log.path, log.damaged_path)
     assert reader.read_new() == good
-    assert [d.torn for d in reader.damage] == [False] * bad.count(b"\n")
+    assert reader.damage == [Damage(size_of(EVENTS[:which]), len(bad), False)]
 
     repairs = repair(log)
     saved = {r.damage.offset: Path(r.saved_as).read_bytes() for r in repairs}

@@ -1,0 +1,158 @@
+"""A worker writes into the log what no line of ours can be: every command answers, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE_S, Answer, Root
+
+from orchestra.model.event import OBSERVATIONS, Damage, Draft, Event, encode
+from orchestra.model.plan import MOST_INPUT
+from orchestra.store import eventlog
+from orchestra.store.eventlog import EventLog
+
+AT = "2026-01-31T23:59:59.123Z"
+LINES = [encode(Event(op, AT, OBSERVATIONS, "noted", 1, {"text": "x" * 50})) for op in range(1, 4)]
+FEW = 4 * eventlog.CHUNK
+TIB = 1 << 40
+MEMORY = 1 << 20  # KiB of address space for a command; without a flood it takes a tenth
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eventlog, "MOST_LINE", FEW)
+
+
+def log_at(folder: Path, data: bytes) -> EventLog:
+    (folder / "events.jsonl").write_bytes(data)
+    return EventLog(str(folder / "events.jsonl"), str(folder / "events.damaged"))
+
+
+def anew(log: EventLog) -> tuple[list[int], list[Damage]]:
+    fresh = EventLog(log.path, log.damaged_path)
+    return [event.op for event in fresh.read_new()], fresh.damage
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        b"x" * FEW,
+        b"x" * (FEW + 1),
+        b"x" * (5 * FEW),
+        b"y\n" * (2 * FEW),
+        b"\n \n" * FEW + b"z",
+        LINES[0][:-1] * (FEW // 100) + b"\n",
+        (b"x" * (FEW + 1) + b"\n") * 3 + b"x",
+    ],
+    ids=["as-long-as-a-line", "one-more", "five", "many-short", "blanks", "lines-without-end", "many-long"],
+)
+@pytest.mark.parametrize("within", [True, False], ids=["within", "behind"])
+def test_a_flood_is_one_place_of_damage_and_costs_nothing_else(
+    tmp_path: Path, few: None, flood: bytes, within: bool
+) -> None:
+    flood = b"bad" + flood  # so that no blank line leads
+    if within and not flood.endswith(b"\n"):
+        flood += b"\n"
+    log = log_at(tmp_path, b"".join([*LINES[:2], flood, *(LINES[2:] if within else [])]))
+    place = Damage(len(LINES[0]) * 2, len(flood), torn=not within)
+    assert anew(log) == ([1, 2, 3] if within else [1, 2], [place])
+
+    with log.exclusive() as appender:
+        (repair,) = appender.repair(torn=False) + appender.repair(torn=True)
+        assert (repair.damage, repair.kept) == (place, min(len(flood), FEW))
+        appender.append([Draft(OBSERVATIONS, "noted", {})], at=AT, epoch=1)
+    assert Path(repair.saved_as).read_bytes() == flood[:FEW]
+    assert anew(log) == ([1, 2, 3, 4] if within else [1, 2, 3], [])
+    blanked = os.stat(log.path).st_size - len(flood) >= sum(map(len, LINES))
+    assert blanked == within, "offsets stay true in the middle, and a tail is cut off"
+
+
+def test_the_longest_line_that_there_may_be_is_read(tmp_path: Path, few: None) -> None:
+    bare = len(encode(Event(4, AT, OBSERVATIONS, "noted", 1, {"text": ""})))
+    log = log_at(tmp_path, b"".join(LINES))
+    with log.exclusive() as appender:
+        with pytest.raises(OSError, match="too large"):
+            appender.append([Draft(OBSERVATIONS, "noted", {"text": "x" * (FEW - bare + 1)})], at=AT, epoch=1)
+        assert Path(log.path).read_bytes() == b"".join(LINES)
+        appender.append([Draft(OBSERVATIONS, "noted", {"text": "x" * (FEW - bare)})], at=AT, epoch=1)
+    assert anew(log) == ([1, 2, 3, 4], [])
+
+
+@pytest.mark.parametrize("op", [1, 2, 3, 4])
+def test_an_operation_is_found_on_either_side_of_a_flood(tmp_path: Path, few: None, op: int) -> None:
+    log = log_at(tmp_path, b"".join([*LINES[:2], b"x" * (5 * FEW), b"\n", *LINES[2:], b"x" * (5 * FEW)]))
+    found = log.find(op)
+    assert (found and found.op) == (op if op < 4 else None)
+
+
+def test_a_reader_does_not_run_after_who_still_writes(tmp_path: Path) -> None:
+    """It reads what is there when it begins: a flood may be faster."""
+    log = log_at(tmp_path, b"".join(LINES))
+    over = threading.Event()
+
+    def write() -> None:
+        with open(log.path, "ab") as file:
+            while not over.is_set() and file.tell() < TIB >> 6:
+                file.write(b"y\n" * (1 << 19))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert [event.op for event in log.read_new()] == [1, 2, 3]
+        assert [event.op for event in log.read_new()] == []
+    finally:
+        over.set()
+        writer.join()
+
+
+def bounded(root: Root, *words: str) -> Answer:
+    return root(*words, limits=f"-v {MEMORY}", timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "state.json", "telemetry.jsonl"])
+def test_a_file_of_a_tebibyte_takes_no_command_down(root: Root, name: str) -> None:
+    """Without a byte in it: whoever looks at what was written only, sees nothing there."""
+    for run in ("r", "other"):
+        root.init(run)
+        assert root.spawn(run, {"W": ["sleep", "300"]}).names("spawned") == ["W"]
+    path = root.run_dir("r") / name
+    path.touch()
+    os.truncate(path, TIB)
+    listed = bounded(root, "list").json["runs"]
+    assert {row["run"]: row["counts"]["running"] for row in listed} == {"r": 1, "other": 1}
+    for words in (["status", "r"], ["explain", "r", "W"], ["events", "r"]):
+        answer = bounded(root, *words)
+        assert (answer.code, answer.stderr) == (0, ""), answer
+    assert bounded(root, "wait", "r", "--timeout", "0").json["outcome"] == "timeout"
+    assert bounded(root, "doctor", "r").json["ok"] is not None
+    assert bounded(root, "stop", "r", "--grace", "0").names("stopped") == ["W"]
+    assert root.worker("r", "W")["verdict"] == "stopped"
+    if name == "events.jsonl":
+        (alert,) = root("status", "r").json["alerts"]
+        assert (alert["kind"], alert["kept"]) == ("log_damaged", eventlog.MOST_LINE)
+        assert path.stat().st_size < MOST_INPUT
+        assert f"the first {eventlog.MOST_LINE} bytes of it" in root("--text", "status", "r").stdout
+
+
+def test_a_plan_of_more_bytes_than_one_may_have_is_refused(root: Root) -> None:
+    plan = root.path.parent / "plan.yaml"
+    plan.write_text("phases: []\n# " + "x" * MOST_INPUT)
+    answer = bounded(root, "init", "r", "--plan", str(plan))
+    assert answer.json["error"]["code"] == "bad_plan"
+    assert "bytes" in answer.json["error"]["message"]
+    assert not root.run_dir("r").exists()
+
+
+def test_a_brief_of_the_most_bytes_in_their_longest_form_is_a_line_that_is_read(root: Root) -> None:
+    root.init("r")
+    brief = root.brief("W")
+    Path(brief).write_bytes(b"\xff" * MOST_INPUT)
+    answer = root("spawn", "r", "--worker", f"W={brief}", "--", "sh", "-c", "wc -c <$ORCHESTRA_BRIEF")
+    assert answer.names("spawned") == ["W"], answer
+    assert root("wait", "r").json["ok"]
+    assert root("status", "r").json["alerts"] == []
+    assert (root.run_dir("r") / "log-W.out").read_text().strip() == str(MOST_INPUT)
+    assert max(map(len, (root.run_dir("r") / "events.jsonl").read_bytes().split(b"\n"))) > 5 * MOST_INPUT
