@@ -26,6 +26,10 @@ for signum in (signal.SIGHUP, signal.SIGTERM):
     signal.signal(signum, signal.SIG_DFL)
 
 
+CALM = {"load_per_cpu": "off", "disk_queue": "off", "memory_available": "1B"}
+"""Limits that no machine at work meets."""
+
+
 class Answer(NamedTuple):
     """What a call of the command line gave back."""
 
@@ -138,6 +142,14 @@ class Root:
 
     def events(self, run: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.run_dir(run) / "events.jsonl").read_text().splitlines()]
+
+
+def contents(top: Path) -> dict[str, tuple[int, bytes]]:
+    """Every path below with its mode and what is in it."""
+    return {
+        str(path.relative_to(top)): (path.lstat().st_mode, b"" if path.is_dir() else path.read_bytes())
+        for path in sorted(top.rglob("*"))
+    }
 
 
 def wait_until(

@@ -69,6 +69,9 @@ class Backend(Protocol):
     def lives(self, process: Process) -> bool | None:
         """Whether this very process lives; None where that cannot be seen from here."""
 
+    def is_stopped(self, process: Process) -> bool:
+        """Whether this very process lives, and does nothing until it is let go on."""
+
     def runs(self, process: Process, script: str, token: str) -> bool:
         """Whether this process runs that launcher of that attempt."""
 

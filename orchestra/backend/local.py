@@ -22,6 +22,9 @@ class Local:
     def lives(self, who: Process) -> bool | None:
         return process.lives(who)
 
+    def is_stopped(self, who: Process) -> bool:
+        return process.is_stopped(who)
+
     def runs(self, who: Process, script: str, token: str) -> bool:
         return process.runs(who.pid, script, token)
 

@@ -254,14 +254,22 @@ class FanOut:
 
     def settle_dead(self, record: WorkerRecord, pid: int | None) -> None:
         """A launcher ended without a sign: another had claimed the attempt, or it failed."""
-        if self.met(record):
+        said = self.words_of_launcher(record)
+        view = self.conductor.view(record)
+        broke = said and view.verdict == Verdict.LOST and not view.leftovers  # and can tell why
+        if not broke and self.met(record):
             return
         if self.batch is not None and pid is None:
             # Its helper died: the launcher may still come up, and then it claims its attempt.
             self.defer(record, NO_HELPER, [])
             return
-        said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or "it said nothing"
-        self.fail(record, f"its launcher died before any sign of life: {said.strip()}", retry=Retry.NOW)
+        reason = f"its launcher died before any sign of life: {said or 'it said nothing'}"
+        self.fail(record, reason, retry=Retry.LATER if said else Retry.NOW)
+
+    def words_of_launcher(self, record: WorkerRecord) -> str:
+        """What bash told first: that it could have no process or no file, say; what follows comes of that."""
+        said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or ""
+        return said.strip().partition("\n")[0]
 
     def met(self, record: WorkerRecord) -> bool:
         """Whether it is found at work, or ended: then that is what became of it."""
@@ -289,15 +297,16 @@ class FanOut:
         self.conductor.check_still_mine()
         record = pending.record
         view = self.conductor.view(record)
-        if pending.signed or view.ended:  # only what we heard of it is amiss
+        unordered = pending.pid is None and view.process is None  # its helper is held up
+        if pending.signed or view.ended or unordered:  # only what we heard of it is amiss
             self.settle_dead(record, pending.pid)
             return
         living = self.conductor.backend.end(record.token, view.process, grace_s=0.5)
         became = f"pids {', '.join(str(p.pid) for p in living)} live on" if living else "ended"
-        said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or ""
+        said = self.words_of_launcher(record)
         reason = f"no sign of life within {SIGN_OF_LIFE_S:g} s; {became}. {said}".strip()
         left = tuple(p.pid for p in living)
-        self.fail(record, reason, retry=Retry.LATER if "fork:" in said else Retry.NOW, leftovers=left)
+        self.fail(record, reason, retry=Retry.LATER if said else Retry.NOW, leftovers=left)
 
     # --- outcomes ---------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from orchestra.engine.observe import Observer
 from orchestra.engine.place import tmp_dir
 from orchestra.model.brief import is_brief_of
 from orchestra.model.launcher import GRACE_S, LaunchOrder, render, takes_prompt_text
-from orchestra.model.plan import MOST_INPUT
+from orchestra.model.plan import MOST_INPUT, WorkerEntry
 from orchestra.model.record import WorkerRecord
 from orchestra.store.publish import Staging, open_regular, write_all
 
@@ -34,7 +34,7 @@ def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) ->
     if attempt > 1:
         archive(conductor, record)
     order = launch_order(conductor, record)
-    prompt = prompt_text(record, layout.out(name))
+    prompt = prompt_text(record.entry, layout.out(name))
     check_fits(order.command, prompt)
     make_directories(
         layout.attempts,
@@ -91,23 +91,27 @@ def launch_order(conductor: Conductor, record: WorkerRecord) -> LaunchOrder:
     )
 
 
-def prompt_text(record: WorkerRecord, out: str) -> str:
+def prompt_text(entry: WorkerEntry, out: str) -> str:
     """What the worker is really given: its brief, and where to put what is expected of it."""
-    files = [e.file for e in record.entry.expect if e.file is not None]
+    files = [e.file for e in entry.expect if e.file is not None]
     if not files:
-        return record.entry.brief
+        return entry.brief
     names = "".join(f"- {out}/{file}\n" for file in files)
-    return f"{record.entry.brief.rstrip()}\n\nWhen you are done, these files must be there:\n{names}"
+    return f"{entry.brief.rstrip()}\n\nWhen you are done, these files must be there:\n{names}"
 
 
 def check_fits(command: tuple[str, ...], prompt: str) -> None:
-    """A prompt in the argv is bounded by the kernel, whose own error would name no cause."""
-    size = len(encoded(prompt))
+    """One argument is bounded by the kernel, whose own error would name no cause. Raises Unfit."""
     for word in command:
+        if len(encoded(word)) > MAX_ARGUMENT:
+            raise Unfit(
+                f"a word of its command has {len(encoded(word))} bytes, more than one argument may have "
+                f"({MAX_ARGUMENT}): put it into a file, or into the brief"
+            )
         if "{prompt}" in word and len(encoded(word.replace("{prompt}", prompt))) > MAX_ARGUMENT:
             raise Unfit(
-                f"its prompt has {size} bytes, more than one argument may have ({MAX_ARGUMENT}): "
-                "use {prompt_file}, or leave {prompt} out and read standard input"
+                f"its prompt has {len(encoded(prompt))} bytes, more than one argument may have "
+                f"({MAX_ARGUMENT}): use {{prompt_file}}, or leave {{prompt}} out and read standard input"
             )
     if takes_prompt_text(command) and "\0" in prompt:
         raise Unfit("its prompt holds a NUL byte, which no argument can: use {prompt_file}")

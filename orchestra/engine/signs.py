@@ -24,7 +24,6 @@ from orchestra.model.quiet import (
     look_to_json,
     parse_look,
     tell_processes,
-    tell_stopped_launcher,
 )
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import Sight, WorkerView
@@ -61,7 +60,6 @@ class SignReader:
         self._layout = layout
         self._signs: dict[Key, Signs] = {}
         self._due: dict[Key, float] = {}
-        self._over_at: dict[Key, float] = {}  # no timeout passes before
         self._looks: dict[Key, Look] = {}
         self._written: dict[Key, Look] = {}
         self._quiet = Note(notes_of(layout.root).quiet)
@@ -72,27 +70,12 @@ class SignReader:
 
     def add_to(self, record: WorkerRecord, sight: Sight) -> Sight:
         """A sight of a living launcher, with what its worker shows."""
-        key, now, held_up = (record.name, record.attempt), clock.monotonic(), None
-        may_be_over = record.entry.timeout_s is not None and now >= self._over_at.get(key, 0.0)
-        if may_be_over or now >= self._due.get(key, 0.0):  # seldom
+        key = (record.name, record.attempt)
+        if clock.monotonic() >= self._due.get(key, 0.0):  # seldom
             started_at = (sight.mark and sight.mark.started_at) or record.started_at or record.since
-            subject = Subject(record, started_at, _pid_here(sight.process))
-            self.look([subject])
-            held_up = self._held_up(subject, now)
+            self.look([Subject(record, started_at, _pid_here(sight.process))])
         signs = self._signs.get(key)
-        return sight._replace(signs=signs, held_up=held_up) if signs or held_up else sight
-
-    def _held_up(self, subject: Subject, now: float) -> str | None:
-        """Of a launcher that is stopped, and so did not end its worker at the timeout."""
-        timeout_s, launcher = subject.record.entry.timeout_s, subject.launcher
-        if not timeout_s or not launcher:
-            return None
-        over_s = (clock.seconds_since(subject.started_at) or 0.0) - timeout_s
-        if over_s < 1:
-            self._over_at[subject.key] = now + 1 - over_s
-            return None
-        _, states = tree.cpu_and_states([launcher])
-        return tell_stopped_launcher(launcher, timeout_s, over_s) if states.get(launcher) == "T" else None
+        return sight._replace(signs=signs) if signs else sight
 
     def is_due(self, record: WorkerRecord) -> bool:
         """Whether it is time to look at it: it may have become quiet, or go on."""
@@ -259,9 +242,8 @@ def _pid_here(who: Process | None) -> int | None:
 
 
 def _with_tree(signs: Signs, look: Look | None, states: dict[int, str], launcher: int | None) -> Signs:
-    own = (launcher, states[launcher]) if launcher in states else None
     rest = {pid: state for pid, state in states.items() if pid != launcher}
-    return signs._replace(seen=True, look=look, states=rest, launcher=own)
+    return signs._replace(seen=True, look=look, states=rest)
 
 
 def _changed(path: str, *, filled: bool = False) -> float | None:

@@ -15,6 +15,7 @@ from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut
 from orchestra.engine.observe import Observer
 from orchestra.engine.outcome import SpawnReport
+from orchestra.engine.paper import Unfit, check_fits, prompt_text
 from orchestra.engine.room import Room
 from orchestra.errors import NameTaken
 from orchestra.model.brief import is_brief_of, long_brief_sha256
@@ -123,7 +124,7 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     report = SpawnReport([], [], [], [])
     starting: list[WorkerEntry] = []
     for entry in entries:
-        if problem := cannot_start(entry):
+        if problem := cannot_start(entry, observer.layout.out(entry.name)):
             report.failed.append({"name": entry.name, "verdict": Verdict.SPAWN_ERROR, "reason": problem})
             continue
         spoke = room.ask(entry, at_work + len(starting), besides=starting) if room else []
@@ -137,9 +138,13 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     return report._replace(already=already_rows(observer, [w for w in known if w.entry.name not in tried]))
 
 
-def cannot_start(entry: WorkerEntry) -> str | None:
+def cannot_start(entry: WorkerEntry, out: str) -> str | None:
     """Why its launcher would not get as far as the worker, as far as that can be seen beforehand."""
     cwd, command = entry.cwd or ".", entry.command or ("",)
+    try:
+        check_fits(command, prompt_text(entry, out))
+    except Unfit as error:
+        return str(error)
     if not (os.path.isdir(cwd) and os.access(cwd, os.X_OK)):
         return no_directory(cwd)
     program = program_of(command)

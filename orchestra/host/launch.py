@@ -48,7 +48,7 @@ class Starter:
                 sys.executable,
                 # -S, -E: it needs no packages and no settings, so it is up in a few milliseconds.
                 [sys.executable, "-S", "-E", starter.__file__, bash, kill_counter, *words],
-                os.environ,
+                process.inherited(),
                 setsid=True,
                 # None of these targets is a source that is still needed.
                 file_actions=[

@@ -174,6 +174,11 @@ def read(pid: int, what: str) -> bytes:
     return _read(pid, what) or b""
 
 
+def inherited() -> dict[str, str]:
+    """Our environment, to be handed on; but for entries without a name, which Python refuses to."""
+    return {name: value for name, value in os.environ.items() if name}
+
+
 def environment(pid: int) -> bytes:
     """Empty too where it has none. One that is just becoming another program has none for a moment."""
     deadline, tries = None, 20

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from orchestra.host.process import TOKEN, end_all
+from orchestra.host.process import TOKEN, end_all, inherited
 from orchestra.model.checkup_tools import Said
 
 MOST_BYTES = 4096  # of what a program says to --version
@@ -72,7 +72,7 @@ def _side_by_side(
     proxies = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     quiet = ("NO_UPDATE_NOTIFIER", "DISABLE_AUTOUPDATER", "OPENCODE_DISABLE_AUTOUPDATE")
     environment = {
-        **{k: v for k, v in os.environ.items() if k.lower() != "no_proxy"},
+        **{k: v for k, v in inherited().items() if k.lower() != "no_proxy"},
         **dict.fromkeys(proxies, NOWHERE),
         **dict.fromkeys(quiet, "1"),
         TOKEN: token,

@@ -25,7 +25,8 @@ by_itself=''                              # whether the worker exited, and was n
 told_by=''                                # the signal that said so, where it was not orchestra's
 trap 'why=${why:-stopped}' USR1           # orchestra stop
 trap 'why=${why:-timeout}' ALRM
-others=(HUP INT QUIT ABRT USR2 TERM XCPU XFSZ VTALRM PROF)   # somebody else, or the machine going down
+# Somebody else, or the machine going down.
+others=(HUP INT QUIT TRAP ABRT USR2 TERM STKFLT XCPU XFSZ VTALRM PROF IO PWR SYS)
 [[ $timeout_s != 0 ]] || others+=(ALRM)
 for name in "${others[@]}"; do
   # shellcheck disable=SC2064
@@ -66,7 +67,7 @@ json() {   # quoted: the text as a JSON string
 }
 
 report() {   # status verdict reason exit_code signal, all as JSON; on a full disk into reserved space
-  local text
+  local text flat
   stamp
   printf -v text '{"worker":"%s","attempt":%s,"status":%s,"verdict":%s,"reason":%s,"exit_code":%s,"signal":%s,"started_at":%s,"ended_at":"%s","worker_pid":%s,"token":"%s"}' \
     "$worker" "$attempt" "$1" "$2" "$3" "$4" "$5" "$started_at" "$now" "${pid:-null}" "$token"
@@ -81,8 +82,10 @@ report() {   # status verdict reason exit_code signal, all as JSON; on a full di
   mv -f -- "$here/result.new" "$here/result.json"
   # Where another attempt's mark stands, this one was abandoned: not told under the flat name.
   if [[ ! -e $mark || $mark -ef /proc/$$/fd/7 ]]; then
-    ln -f -- "$here/result.json" "$run_dir/result-$worker.json" ||   # where there are no hard links
-      { cp -- "$here/result.json" "$here/flat.new" && mv -f -- "$here/flat.new" "$run_dir/result-$worker.json"; }
+    flat=$run_dir/result-$worker.json
+    [[ ! -d $flat ]] || rm -rf -- "$flat"
+    ln -f -- "$here/result.json" "$flat" ||   # where there are no hard links
+      { cp -- "$here/result.json" "$here/flat.new" && mv -f -- "$here/flat.new" "$flat"; }
   fi
 }
 
@@ -184,6 +187,7 @@ reason=$no_directory
 cd -- "$cwd"
 reason=$no_command
 PATH=$path type -P -- "${argv[0]}" >/dev/null
+[[ ${argv[0]} != */* || -f ${argv[0]} ]]   # a pipe would hold us for ever
 retry=later
 reason='"no process could be had for the worker"'
 export ORCHESTRA_RUN_DIR=$run_dir ORCHESTRA_WORKER=$worker ORCHESTRA_ATTEMPT=$attempt

@@ -14,8 +14,11 @@ stderr_says() {   # pattern, whatever the case
   [[ $found == yes ]]
 }
 
-killed_on_request() {   # where the grace is over at once, orchestra's own KILL comes before we have looked
-  [[ $asked == stopped && $status == 137 ]]   # bash may not know yet that no exit of its own was it
+killed_on_request() {   # where its grace is over by then, orchestra's own KILL comes before we have looked
+  local given='' told_at
+  [[ $asked == stopped && $status == 137 && -f $here/grace ]] || return 1   # bash may not know yet that no exit of its own was it
+  given=$(head -c 64 -- "$here/grace") && told_at=$(stat -c %Y -- "$here/grace") || return 1
+  [[ $given =~ ^[0-9]{1,9}([.][0-9]*)?$ ]] && ((EPOCHSECONDS - told_at >= 10#${given%%.*}))
 }
 
 memory_kills() {   # kills: how many the kernel has killed in our cgroup for want of memory by now
@@ -80,7 +83,8 @@ last=''
 [[ $status == 0 ]] || last_lines
 if [[ $status =~ ^(1|12[67])$ && $last == "$0: "* ]]; then
   # A process whose exec fails ends on the spot, without its traps: only bash's own words tell.
-  reason=$cannot_execute retry=never
+  json "${last##*: }"
+  reason="${cannot_execute%\"} (${quoted:1:-1})\"" retry=never
   could_not_start "$LINENO" exec "$status"
 elif [[ $why == timeout ]]; then
   report '"failed"' '"timeout"' "\"still running after ${timeout_s} s\"" "$exit_code" "$signal"

@@ -79,7 +79,6 @@ class Signs(NamedTuple):
     seen: bool = False  # its processes were looked for
     look: Look | None = None  # none where they cannot be seen from here
     states: dict[int, str] = {}  # noqa: RUF012 - never changed in place. PID -> state, but for the launcher
-    launcher: tuple[int, str] | None = None
     waits: dict[int, str] = {}  # noqa: RUF012 - likewise. PID -> the kernel's word for where it waits
     before_s: float | None = None  # for how long such workers were quiet before they ended well
 
@@ -206,9 +205,6 @@ _WAITS = (
 def tell_processes(signs: Signs) -> list[str]:
     """What the processes do, as far as it helps: stopped, stuck in the kernel, waiting, and for what."""
     told = []
-    if signs.launcher and signs.launcher[1] == "T":
-        pid = signs.launcher[0]
-        told.append(f"its launcher (pid {pid}) is stopped (SIGSTOP): kill -CONT {pid}")
     stopped = [pid for pid, state in signs.states.items() if state == "T"]
     stuck = [pid for pid, state in signs.states.items() if state == "D"]
     traced = [pid for pid, state in signs.states.items() if state == "t"]
@@ -233,15 +229,6 @@ def _in_words(word: str) -> str:
 
 def _pids(pids: list[int]) -> str:
     return " ".join(map(str, sorted(pids)[:8])) + (" …" if len(pids) > 8 else "")
-
-
-def tell_stopped_launcher(pid: int, timeout_s: float, over_s: float) -> str:
-    from orchestra.model.units import format_duration as short
-
-    return (
-        f"its timeout of {short(timeout_s)} passed {short(over_s)} ago and was not enforced: "
-        f"its launcher (pid {pid}) is stopped (SIGSTOP): kill -CONT {pid}"
-    )
 
 
 # --- the file in which a look is remembered -----------------------------------------------------

@@ -35,6 +35,13 @@ class Sight(NamedTuple):
     )
 
 
+def tell_stopped(launcher: int) -> str:
+    return (
+        f"its launcher (pid {launcher}) is stopped (SIGSTOP), so that nobody sees to its end "
+        f"or its timeout: kill -CONT {launcher}"
+    )
+
+
 class WorkerView(NamedTuple):
     """One worker as every answer tells it."""
 

@@ -122,7 +122,9 @@ def take(
                 with contextlib.suppress(OSError):
                     _clear_leftovers(layout, ours, gone)
                 return Taken(sight, ours, record)
-        raise FileExistsError(errno.EEXIST, "it cannot be taken, and nobody has it", layout.lock)
+        there = os.path.lexists(layout.lock) and not os.path.isdir(layout.lock)
+        why = "it is no directory: move it away" if there else "it cannot be taken, and nobody has it"
+        raise FileExistsError(errno.EEXIST, why, layout.lock)
 
 
 def write(record: int, holder: Holder) -> None:

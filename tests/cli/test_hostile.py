@@ -230,20 +230,6 @@ def test_a_prompt_fits_whatever_the_length_of_the_other_words(root: Root) -> Non
     assert answer.names("spawned") == ["W"]
 
 
-def test_a_word_of_a_megabyte_is_a_spawn_error(root: Root) -> None:
-    root.init("r")
-    root.spawn("r", {"W": ["true", "x" * 1024**2]})
-    root("wait", "r")
-    assert root.worker("r", "W")["verdict"] == "spawn_error"
-
-
-def test_many_words_are_too_many_for_the_kernel_and_that_is_a_spawn_error(root: Root) -> None:
-    root.init("r")
-    root.spawn("r", {"W": ["true", *(["x" * 100_000] * 25)]})
-    root("wait", "r")
-    assert root.worker("r", "W")["verdict"] == "spawn_error"
-
-
 def test_a_value_of_the_environment_arrives_as_it_was_given(root: Root) -> None:
     root.init("r")
     row = {"name": "W", "brief": "b", "command": ["printenv", "X"], "env": {"X": NASTY + "\nb"}}

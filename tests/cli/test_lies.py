@@ -461,7 +461,7 @@ def test_the_launchers_strict_mode_is_not_the_workers(root: Root) -> None:
     assert (root.run_dir("r") / "log-W.out").read_text() == "reached \n"
 
 
-@pytest.mark.parametrize("name", ["USR2", "XCPU", "QUIT", "ABRT", "HUP"])
+@pytest.mark.parametrize("name", ["USR2", "XCPU", "QUIT", "ABRT", "HUP", "PWR", "IO", "SYS"])
 def test_a_signal_to_a_launcher_ends_its_worker(root: Root, name: str) -> None:
     root.init("r")
     root.spawn("r", {"W": shell("sleep 299; true")})
@@ -470,6 +470,15 @@ def test_a_signal_to_a_launcher_ends_its_worker(root: Root, name: str) -> None:
     worker = root.worker("r", "W")
     assert (worker["verdict"], worker["signal"]) == ("signal", getattr(signal, f"SIG{name}"))
     wait_until(lambda: processes_of(root.path) == [], "the end of all")
+
+
+@pytest.mark.parametrize("how", ["mkdir {0}", "mkdir elsewhere; ln -s elsewhere {0}"])
+def test_a_directory_in_the_place_of_its_result_is_no_hiding_place(root: Root, how: str) -> None:
+    root.init("r")
+    root.spawn("r", {"W": shell('cd "$ORCHESTRA_RUN_DIR"; ' + how.format("result-W.json"))})
+    root("wait", "r")
+    assert root.result("r", "W")["status"] == "done"
+    assert not list((root.run_dir("r")).glob("elsewhere/*"))
 
 
 # --- what only looks like a result ----------------------------------------------------------

@@ -44,6 +44,18 @@ def test_a_file_where_the_attempt_before_is_to_be_kept_is_named(root: Root) -> N
     assert failed["reason"] == f"could not start W ({kept}): not a directory"
 
 
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_stands_in_the_place_of_the_lock_is_named(root: Root, make: Callable[[Path], None]) -> None:
+    root.init("r")
+    lock = root.run_dir("r") / ".narrator.lock"
+    make(lock)
+    error = root.spawn("r", {"W": ["true"]}).json["error"]
+    assert (error["code"], error["path"]) == ("storage", str(lock))
+    assert "it is no directory: move it away" in error["message"]
+    os.rename(lock, root.path / "aside")
+    assert root.spawn("r", {"W": ["true"]}).names("spawned") == ["W"]
+
+
 @pytest.mark.parametrize("verb", ["init", "spawn"])
 def test_a_umask_that_takes_our_own_rights_is_refused_and_nothing_is_written(root: Root, verb: str) -> None:
     if verb == "spawn":

@@ -6,25 +6,14 @@ import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer, Root, clean_environment, processes_of, wait_until
+from conftest import CALM, Answer, Root, contents, wait_until
 
 FOREVER = ["sleep", "300"]
 GATED = ["sh", "-c", 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done']
-CALM = {"load_per_cpu": "off", "disk_queue": "off", "memory_available": "1B"}
-
-
-def contents(top: Path) -> dict[str, tuple[int, bytes]]:
-    """Every path below with its mode and what is in it."""
-    return {
-        str(path.relative_to(top)): (path.lstat().st_mode, b"" if path.is_dir() else path.read_bytes())
-        for path in sorted(top.rglob("*"))
-    }
 
 
 def one(root: Root, command: list[str], *words: str, brief: str = "the task\n", **entry: Any) -> Answer:
@@ -176,67 +165,6 @@ def test_a_worker_that_runs_is_not_deferred_in_its_result(root: Root) -> None:
     assert root.result("r", "W")["status"] == "throttled"
     assert root("spawn", "r", "--no-throttle").names("spawned") == ["W"]
     assert not (root.run_dir("r") / "result-W.json").exists()
-
-
-def test_a_dry_run_says_what_would_happen_and_writes_nothing(root: Root) -> None:
-    root.init("r")
-    before = contents(root.path)
-    rows = [
-        {"name": "A", "brief": "b", "command": ["true"], "throttle": CALM},
-        {"name": "B", "brief": "b", "command": ["true"], "throttle": {"memory_available": "64TiB"}},
-    ]
-    answer = root("spawn", "r", "--from", "-", "--dry-run", stdin=json.dumps(rows))
-    assert (answer.code, answer.names("spawned"), answer.names("deferred")) == (4, ["A"], ["B"])
-    assert contents(root.path) == before
-
-
-def test_a_dry_run_of_nothing_proposes_what_would_do_something(root: Root) -> None:
-    root.init("r", "phases:\n- {name: p, workers: [{name: W, brief: b, command: ['true']}]}\n")
-    assert root("spawn", "r", "--dry-run").json["next"] == ["orchestra spawn r --phase p"]
-
-
-@pytest.mark.parametrize(
-    ("entry", "reason"),
-    [
-        ({"command": ["clade", "-p"]}, "command not found or not executable: clade"),
-        ({"command": ["true"], "env": {"PATH": "/nowhere:"}}, "command not found or not executable: true"),
-        ({"command": ["./brief"]}, "command not found or not executable: ./brief"),
-        ({"command": ["true"], "cwd": "no/such"}, "cannot enter the worker's directory: "),
-    ],
-)
-def test_a_dry_run_tells_who_would_not_start_as_spawn_does(
-    root: Root, entry: dict[str, Any], reason: str
-) -> None:
-    root.init("r")
-    (root.path / "brief").write_text("not executable")
-    rows = json.dumps(
-        [{"name": "A", "brief": "b", **entry}, {"name": "B", "brief": "b", "command": ["true"]}]
-    )
-    call = ("spawn", "r", "--no-throttle", "--from", "-")
-    told = root(*call, "--dry-run", stdin=rows, cwd=root.path)
-    assert (told.code, told.names("spawned"), told.names("failed")) == (1, ["B"], ["A"])
-    assert told.json["failed"][0]["reason"].startswith(reason)
-    done = root(*call, stdin=rows, cwd=root.path)
-    assert (done.code, done.names("spawned"), done.names("failed")) == (1, ["B"], ["A"])
-    assert done.json["failed"][0]["reason"].startswith(told.json["failed"][0]["reason"])
-
-
-def test_a_dry_run_finds_a_command_as_the_launcher_does(root: Root) -> None:
-    root.init("r")
-    tool = root.path / "tools" / "mytool"
-    tool.parent.mkdir()
-    tool.write_text("#!/bin/sh\n")
-    tool.chmod(0o755)
-    entries: dict[str, dict[str, Any]] = {
-        "A": {"command": ["./tools/mytool"]},
-        "B": {"command": ["mytool"], "env": {"PATH": f"tools:{os.environ['PATH']}"}},
-        "C": {"command": ["./mytool"], "cwd": "tools"},
-        "D": {"command": ["{run_dir}/../tools/mytool"]},
-    }
-    rows = json.dumps([{"name": name, "brief": "b", **entry} for name, entry in entries.items()])
-    for dry in (["--dry-run"], []):
-        answer = root("spawn", "r", "--no-throttle", "--from", "-", *dry, stdin=rows, cwd=root.path)
-        assert answer.names("spawned") == list(entries), answer.json
 
 
 # --- where workers come from ---------------------------------------------------------------------
@@ -558,133 +486,6 @@ def test_a_result_has_every_field(root: Root) -> None:
         "ended_at",
     ]
     assert set(root.result("r", "W")) >= set(fields)
-
-
-# --- the sign of life --------------------------------------------------------------------------------
-
-
-def false_bash(root: Root, script: str) -> dict[str, str]:
-    """A PATH on which another bash comes first."""
-    directory = root.path.parent / "bin"
-    directory.mkdir()
-    bash = directory / "bash"
-    bash.write_text(f"#!/bin/sh\n{script}\n")
-    bash.chmod(0o755)
-    return {"PATH": f"{directory}:{os.environ['PATH']}"}
-
-
-def spawn_through(root: Root, env: dict[str, str]) -> Answer:
-    root.init("r")
-    row = json.dumps([{"name": "W", "brief": "b", "command": ["true"]}])
-    return root("spawn", "r", "--from", "-", "--no-throttle", stdin=row, env=env)
-
-
-def test_spawned_is_said_only_after_the_sign_of_life(root: Root) -> None:
-    slow = f'sleep 0.5; touch "{root.path}/awake"; exec /bin/bash "$@"'
-    answer = spawn_through(root, false_bash(root, slow))
-    assert answer.names("spawned") == ["W"]
-    assert (root.path / "awake").exists()
-    assert (root.run_dir("r") / ".pid-W.json").exists()
-
-
-def test_a_launcher_that_dies_before_its_sign_of_life_has_failed(root: Root) -> None:
-    answer = spawn_through(root, false_bash(root, "echo no bash today >&2; exit 1"))
-    assert (answer.code, answer.names("failed")) == (1, ["W"])
-    assert "no bash today" in answer.json["failed"][0]["reason"]
-    assert root.worker("r", "W")["verdict"] == "spawn_error"
-
-
-def test_a_host_without_bash_is_a_loud_failure(root: Root) -> None:
-    answer = spawn_through(root, {"PATH": str(root.path)})
-    assert (answer.code, answer.names("failed")) == (1, ["W"])
-    assert "bash" in answer.json["failed"][0]["reason"]
-
-
-_IMPATIENT = """
-import sys
-import orchestra.engine.fanout
-from orchestra.cli.main import main
-orchestra.engine.fanout.SIGN_OF_LIFE_S = 1.0
-sys.argv[0] = "orchestra"
-main()
-"""
-
-
-def test_a_launcher_that_hangs_before_its_claim_is_ended_and_named(root: Root) -> None:
-    root.init("r")
-    env = clean_environment(ORCHESTRA_ROOT=str(root.path), **false_bash(root, "trap '' TERM; sleep 297.1"))
-    done = subprocess.run(
-        [sys.executable, "-c", _IMPATIENT, "spawn", "r", "--from", "-", "--no-throttle"],
-        env=env,
-        input=json.dumps([{"name": "W", "brief": "b", "command": ["true"]}]),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    row = json.loads(done.stdout)["failed"][0]
-    assert (done.returncode, row["verdict"], row["retry"]) == (1, "spawn_error", "now")
-    assert "no sign of life" in row["reason"]
-    assert processes_of(root.path) == []
-
-
-_ENDS_NOBODY = """
-from orchestra.backend.local import Local
-Local.end = lambda self, token, launcher, grace_s: self.leftovers(token)
-"""
-
-
-def test_what_lives_on_of_a_launcher_that_was_given_up_is_told_and_ended_by_the_next(root: Root) -> None:
-    root.init("r")
-    answer = patched(root, _ENDS_NOBODY + _IMPATIENT, ["W"], **false_bash(root, "sleep 297.2"))
-    assert "live on" in answer["failed"][0]["reason"]
-    (left,) = [alert for alert in root("status", "r").json["alerts"] if alert["kind"] == "leftovers"]
-    assert left["worker"] == "W"
-    assert root("unlock", "r").json["recovered"]
-    assert processes_of(root.path) == []
-
-
-_BLIND = """
-from orchestra.backend.local import LocalBatch
-def ended(self, pid):
-    raise OSError(24, "Too many open files", f"/proc/{pid}/stat")
-LocalBatch.ended = ended
-"""
-
-
-def test_launchers_that_cannot_be_looked_at_cost_nobody_the_answer(root: Root) -> None:
-    root.init("r")
-    names = [f"W{i}" for i in range(12)]
-    answer = patched(root, _BLIND + _IMPATIENT, names)
-    told = [row["name"] for bucket in ("spawned", "deferred") for row in answer[bucket]]
-    assert (sorted(told), answer["failed"]) == (sorted(names), [])
-    assert all("Too many open files" in row["reason"] for row in answer["deferred"])
-    assert root("spawn", "r", "--no-throttle").json["ok"]
-    assert root("wait", "r").code == 0
-    assert sorted((root.run_dir("r") / "started").read_text().split()) == sorted(names)
-
-
-def patched(root: Root, program: str, names: list[str], **env: str) -> dict[str, Any]:
-    """The answer of a spawn by a program that calls the command line in its own way."""
-    line = 'echo "$ORCHESTRA_WORKER" >>"$ORCHESTRA_RUN_DIR/started"'
-    rows = [{"name": name, "brief": "b", "command": ["bash", "-c", line]} for name in names]
-    done = subprocess.run(
-        [sys.executable, "-c", program, "spawn", "r", "--from", "-", "--no-throttle"],
-        env=clean_environment(ORCHESTRA_ROOT=str(root.path), **env),
-        input=json.dumps(rows),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
-def test_what_the_host_is_to_blame_for_may_be_tried_again_later_and_a_typo_never(root: Root) -> None:
-    root.init("r")
-    (root.run_dir("r") / "log-Blocked.out").mkdir()
-    answer = root.spawn("r", {"Typo": ["no-such-command"], "Blocked": ["true"]})
-    retry = {row["name"]: row["retry"] for row in answer.json["failed"]}
-    assert retry == {"Typo": "never", "Blocked": "later"}
 
 
 # --- what is refused leaves nothing behind ---------------------------------------------------

@@ -119,16 +119,15 @@ def test_a_worker_is_ended_only_on_knowledge(
 def test_the_evidence_names_every_sign() -> None:
     signs = Signs(
         1200, output_s=840, out_s=1200, seen=True, look=idle_look(1199.5), states={7: "T", 8: "T"},
-        launcher=(6, "S"), before_s=180.0,
+        before_s=180.0,
     )  # fmt: skip
     assert tell(ENTRY, signs) == (
         "quiet for 14m (output 14m, heartbeat never, out 20m); 0.1 s of CPU since its start; "
         "its processes are stopped (SIGSTOP): kill -CONT 7 8; "
         "such workers were quiet for up to 3m before they ended well; stall: 10m"
     )
-    waits = signs._replace(states={7: "S"}, waits={7: "wait_woken"}, launcher=(6, "T"))
-    assert "its launcher (pid 6) is stopped (SIGSTOP): kill -CONT 6" in tell(ENTRY, waits)
-    assert "wait on a socket" in tell(ENTRY, waits._replace(launcher=(6, "S")))
+    waits = signs._replace(states={7: "S"}, waits={7: "wait_woken"})
+    assert "wait on a socket" in tell(ENTRY, waits)
     stuck = signs._replace(states={7: "D"})
     assert "nothing interrupts" in tell(ENTRY, stuck)
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from conftest import Root, wait_until
 
+from orchestra.host import process
+
 SPIN = "while :; do :; done"
 STALL = "4s"
 
@@ -138,25 +140,37 @@ def test_a_stopped_worker_is_told_at_once_when_asked_for(root: Root) -> None:
     assert "stopped (SIGSTOP): kill -CONT" in told[0]
 
 
-def test_a_launcher_that_is_stopped_beyond_its_timeout_is_named(root: Root) -> None:
+def stopped_launcher(root: Root, words: list[str], **entry: str) -> int:
     root.init("r")
-    root.spawn("r", {"W": ["sleep", "300"]}, timeout="3s")
-    launcher = root.mark("r", "W")["pid"]
+    root.spawn("r", {"W": words}, **entry)
+    launcher: int = root.mark("r", "W")["pid"]
     os.kill(launcher, signal.SIGSTOP)
-    try:
+    wait_until(
+        lambda: process.is_stopped(process.known(launcher, process.start_of(launcher) or 0)), "its stop"
+    )
+    return launcher
 
-        def held_up() -> dict[str, Any] | None:
-            row = root.worker("r", "W")
-            return row if "SIGSTOP" in (row["reason"] or "") else None
 
-        row = wait_until(held_up, "the reason")
-        assert row["state"] == "running"
-        assert f"its launcher (pid {launcher}) is stopped (SIGSTOP): kill -CONT {launcher}" in row["reason"]
-        assert "held_up" in [alert["kind"] for alert in root("status", "r").json["alerts"]]
-    finally:
-        os.kill(launcher, signal.SIGCONT)
+def test_a_launcher_that_is_stopped_is_named_at_once(root: Root) -> None:
+    launcher = stopped_launcher(root, ["sleep", "300"], timeout="3s")
+    answer = root("status", "r").json
+    row = answer["workers"][0]
+    assert row["state"] == "running"
+    assert f"its launcher (pid {launcher}) is stopped (SIGSTOP)" in row["reason"]
+    assert row["reason"].endswith(f"kill -CONT {launcher}")
+    assert "held_up" in [alert["kind"] for alert in answer["alerts"]]
+    os.kill(launcher, signal.SIGCONT)
     root("wait", "r")
     assert root.worker("r", "W")["verdict"] == "timeout"
+
+
+def test_who_was_killed_before_it_was_to_be_stopped_was_not_stopped(root: Root) -> None:
+    launcher = stopped_launcher(root, ["sleep", "300"])
+    (pid,) = map(int, Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split())
+    os.kill(pid, signal.SIGKILL)
+    assert root.worker("r", "W")["reason"].endswith(f"kill -CONT {launcher}")
+    assert root("stop", "r", "--grace", "30").json["stopped"][0]["verdict"] == "signal"
+    assert (root.worker("r", "W")["signal"], root.worker("r", "W")["exit_code"]) == (9, None)
 
 
 def test_a_passing_look_writes_nothing_where_it_may_not(root: Root) -> None:
