@@ -87,13 +87,18 @@ def freed(rows: list[Row]) -> str:
     return f"the lock was {how}: {holder(row)}"
 
 
+def place_in_log(row: Row) -> str:
+    many = f" in {row['places']} places" if row.get("places") else ""
+    return f"{row['size']} bytes{many} at offset {row['offset']}"
+
+
 def damaged(rows: list[Row]) -> str:
-    places = ", ".join(f"{row['size']} bytes at offset {row['offset']}" for row in rows[:MOST_NAMES])
+    places = ", ".join(map(place_in_log, rows[:MOST_NAMES]))
     more = f" and in {len(rows) - MOST_NAMES} more places" if len(rows) > MOST_NAMES else ""
     kept = f"; set aside as {rows[0]['saved_as']}" if rows[0].get("saved_as") else ""
     if rows[0].get("kept"):
         kept += f" (the first {rows[0]['kept']} bytes of it)"
-    torn = " (its last line is cut off)" if any(row.get("torn") for row in rows) else ""
+    torn = " at its end" if any(row.get("torn") for row in rows) else ""
     return f"the event log was damaged{torn}: {places}{more} were no event{kept}"
 
 
@@ -131,6 +136,11 @@ _ALERTS: dict[str, Say] = {
         f"kill -CONT {rows[0]['pid']} lets it go on, orchestra unlock RUN --force takes the run from it"
     ),
     "unreadable_lock": lambda rows: f"the lock does not say whose it is: {rows[0]['path']}",
+    "stopped_launcher": lambda rows: (
+        f"launchers are stopped, so that nobody sees to their workers' end or timeout: "
+        f"{workers(rows, lambda row: 'pid ' + str(row['pid']))}; "
+        f"kill -CONT {' '.join(str(row['pid']) for row in rows[:MOST_NAMES])} lets them go on"
+    ),
     "gap": lambda rows: f"left half-done by a dead narrator: {workers(rows, gap)}",
     "stalled": lambda rows: f"shows no sign of progress: {workers(rows, reason)}",
     "held_up": lambda rows: f"at work, but something is wrong: {workers(rows, reason)}",

@@ -117,7 +117,11 @@ def show_status(
         console.print(f"lock: held by {plain(who)}{quiet}{dead}")
     if snapshot.seat:
         console.print(f"seat: {plain(snapshot.seat)}")
-    for sentence in alert_sentences(snapshot.alerts)[:MOST_ALERTS]:
+    show_alerts(snapshot.alerts)
+
+
+def show_alerts(alerts: Sequence[dict[str, Any]]) -> None:
+    for sentence in alert_sentences(alerts)[:MOST_ALERTS]:
         console.print(f"[yellow]alert:[/] {plain(sentence)}")
 
 

@@ -20,7 +20,7 @@ from orchestra.engine.settle import settle
 from orchestra.engine.vigil import Vigil, heartbeat_in_words
 from orchestra.errors import NarratorAlreadyActive, OrchestraError, Storage, Superseded, Usage
 from orchestra.host import clock, process
-from orchestra.model.event import ALERTS, CONTROL, Draft, Event
+from orchestra.model.event import ALERTS, CONTROL, LOG_DAMAGED, Draft, Event
 from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
 from orchestra.model.record import Seat
 from orchestra.model.snapshot import WorkerView
@@ -171,7 +171,7 @@ class Conductor(Observer):
             path, offset = f"{place}/{name}", name.removeprefix(prefix)
             if name.startswith(prefix) and offset.isascii() and offset.isdigit() and name not in told:
                 note = {"offset": int(offset), "size": os.lstat(path).st_size, "saved_as": path}
-                drafts.append(Draft(ALERTS, "log_damaged", note))
+                drafts.append(Draft(ALERTS, LOG_DAMAGED, note))
         return drafts
 
     def _mend_ends(self) -> tuple[list[Draft], int | None]:
@@ -255,8 +255,8 @@ class Conductor(Observer):
             publish(self.layout.state, data, durable=False)
 
 
-def log_damaged(repairs: list[Repair]) -> list[Draft]:
-    return [Draft(ALERTS, "log_damaged", repair.to_json()) for repair in repairs]
+def log_damaged(repair: Repair | None) -> list[Draft]:
+    return [Draft(ALERTS, LOG_DAMAGED, repair.to_json())] if repair is not None else []
 
 
 May = Callable[[lock.LockSight], bool]

@@ -52,13 +52,25 @@ def of_runs(place: Place) -> list[Probe]:
     def locks(_: threading.Event) -> list[Check]:
         return checkup_run.locks([lock_of(run, place) for run in place.layouts()])
 
+    def runs(_: threading.Event) -> list[Check]:
+        layouts = place.layouts()
+        logless = [place.words(run.run_dir) for run in layouts if not has_log(run)]
+        return [checkup_run.runs(len(layouts), closed(place.root), logless)]
+
     return [
-        Probe("runs", lambda _: [checkup_run.runs(len(place.layouts()), closed(place.root))], on_root=True),
+        Probe("runs", runs, on_root=True),
         Probe("locks", locks, on_root=True),
         Probe("leftover processes", lambda _: checkup_run.leftovers(families(place)), on_root=True),
         Probe("leftover TMPDIRs", leftover_directories),
         Probe("half-built files", lambda _: [checkup_run.half_built(half_built(place))], on_root=True),
     ]
+
+
+def has_log(layout: Layout) -> bool:
+    try:
+        return os.stat(layout.events).st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def lock_of(layout: Layout, place: Place) -> Lock:

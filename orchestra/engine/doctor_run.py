@@ -15,7 +15,7 @@ from orchestra.engine.burial import read_mark
 from orchestra.engine.doctor import Probe
 from orchestra.engine.doctor_root import Place, lock_of
 from orchestra.engine.faults import no_such_run
-from orchestra.engine.losses import unknown_names
+from orchestra.engine.losses import lost, unknown_names
 from orchestra.engine.observe import Observer
 from orchestra.engine.place import tmp_dir
 from orchestra.host import clock, disk, process
@@ -91,16 +91,18 @@ def whole_log(layout: Layout, words: str) -> Check:
     if any(damage.torn for damage in log.damage):
         clock.pause(WRITE_PATIENCE_S)
         events += log.read_new()
+    history = History().apply(events)
     operations = [event.op for event in events]
     aside = os.path.basename(layout.damaged)
     return checkup_run.log(
         len(events),
         os.stat(layout.events).st_size if os.path.exists(layout.events) else 0,
         log.damage,
-        begun=History().apply(events).created is not None,
+        begun=history.created is not None,
         in_order=all(a < b for a, b in pairwise(operations)),
         held=Observer(layout).conducted(),
         aside=sum(name.startswith(f"{aside}.") for name in os.listdir(layout.run_dir)),
+        copied=lost(layout, history) is not None,
         words=words,
     )
 

@@ -128,6 +128,8 @@ class FanOut:
         batch = self.open_batch()
         name, layout = record.name, self.layout
         log = layout.launcher_log(name, record.attempt)
+        with contextlib.suppress(FileNotFoundError):  # of an earlier try
+            os.unlink(log)
         try:
             batch.launch(Launch(name, layout.launcher(name), log, record.entry.timeout_s or 0, record.token))
         except OSError:
@@ -256,8 +258,8 @@ class FanOut:
         """A launcher ended without a sign: another had claimed the attempt, or it failed."""
         said = self.words_of_launcher(record)
         view = self.conductor.view(record)
-        broke = said and view.verdict == Verdict.LOST and not view.leftovers  # and can tell why
-        if not broke and self.met(record):
+        lost_and_said_why = bool(said) and view.verdict == Verdict.LOST and not view.leftovers
+        if not lost_and_said_why and self.met(record):
             return
         if self.batch is not None and pid is None:
             # Its helper died: the launcher may still come up, and then it claims its attempt.
@@ -269,7 +271,7 @@ class FanOut:
     def words_of_launcher(self, record: WorkerRecord) -> str:
         """What bash told first: that it could have no process or no file, say; what follows comes of that."""
         said = read_text(self.layout.launcher_log(record.name, record.attempt), 4096) or ""
-        return said.strip().partition("\n")[0]
+        return next((line for line in said.splitlines() if line and ": warning: " not in line), "")
 
     def met(self, record: WorkerRecord) -> bool:
         """Whether it is found at work, or ended: then that is what became of it."""

@@ -25,7 +25,7 @@ def unreadable(tried: str, layout: Layout, error: OSError) -> OrchestraError:
             hint=f"what is at work runs on: orchestra status {layout.words} shows what is left of it",
             path=layout.events,
         )
-    return Storage.from_os(tried, layout.events, error)
+    return Storage.from_os(tried, error.filename or layout.events, error)
 
 
 def headless(layout: Layout, history: History) -> CorruptLog:
@@ -42,7 +42,7 @@ def headless(layout: Layout, history: History) -> CorruptLog:
         )
     return CorruptLog(
         f"{what}: what this run is cannot be read",
-        hint="restore events.jsonl from a copy, or start a new run from run.yaml; "
+        hint="restore events.jsonl from a copy, or start a new run from the second part of run.yaml; "
         f"orchestra stop {layout.words} ends what still runs of it",
         path=layout.events,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
 from orchestra.engine.observe import Observer
-from orchestra.engine.place import run_ids
+from orchestra.engine.place import run_ids, told_by
 from orchestra.errors import OrchestraError
 from orchestra.host import clock
 from orchestra.store.eventlog import EventLog
@@ -17,10 +18,10 @@ def list_runs(root: str, limit: int) -> tuple[list[dict[str, Any]], int]:
     """(rows, how many runs there are), the one with the latest event first."""
     found = []
     for run in run_ids(root):
-        try:
-            found.append((os.stat(f"{root}/{run}/events.jsonl").st_mtime, run))
-        except OSError:
-            continue
+        for path in told_by(f"{root}/{run}"):
+            with contextlib.suppress(OSError):
+                found.append((os.stat(path).st_mtime, run))
+                break
     found.sort(reverse=True)
     chosen = found[:limit] if limit else found
     root = os.path.realpath(root)
@@ -40,7 +41,7 @@ def row(root: str, run: str, changed: float) -> dict[str, Any]:
         "counts": snapshot.counts(),
         "conducted": snapshot.conducted,
         "seat": snapshot.seat,
-        "alerts": sum("op" not in alert for alert in snapshot.alerts),  # what is over is in `status`
+        "alerts": len(snapshot.present()),  # what is over is in `status`
     }
 
 

@@ -154,7 +154,7 @@ class Observer:
     def _overdue(self, view: WorkerView, sight: Sight) -> WorkerView:
         """One past its timeout is told so while its launcher ends it (or cannot: then that is told)."""
         timeout_s = view.record.entry.timeout_s
-        if not timeout_s or view.ended or sight.held_up:
+        if not timeout_s or view.ended or sight.held_up or sight.stopped:
             return view
         if (clock.seconds_since(view.started_at or "") or 0) <= timeout_s:
             return view
@@ -243,22 +243,20 @@ class Observer:
         alerts += [
             {"kind": "log_damage", "offset": d.offset, "size": d.size, "torn": d.torn}
             for d in self.log.damage
-            if not (d.torn and sight.held)  # somebody may be writing that very line
+            if not (d.torn and sight.held and not dead)  # somebody may be writing that very line
         ]
         alerts += [
             {"kind": "gap", "worker": view.record.name, "gap": view.gap}
             for view in views.among(State.SPAWNING)
             if view.gap
         ]
-        alerts += [  # a worker that runs has a reason only where something is wrong
-            {
-                "kind": "stalled" if v.state == State.STALLED else "held_up",
-                "worker": v.record.name,
-                "reason": v.reason,
-            }
-            for v in views.among(State.STALLED, State.RUNNING)
-            if v.reason
-        ]
+        for view in views.among(State.STALLED, State.RUNNING):
+            name, process = view.record.name, view.process
+            if view.stopped and process:
+                alerts.append({"kind": "stopped_launcher", "worker": name, "pid": process.pid})
+            elif view.reason:  # one that runs has it only where something is wrong
+                kind = "stalled" if view.state == State.STALLED else "held_up"
+                alerts.append({"kind": kind, "worker": name, "reason": view.reason})
         left = [(record.name, record.leftovers) for record in self.history.workers.having("leftovers")]
         for record in self.history.workers.having("going"):
             left.append((record.name, views.named(record.name).leftovers))

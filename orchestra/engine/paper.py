@@ -26,9 +26,7 @@ class Unfit(Exception):
 
 
 def stage_trail(conductor: Conductor, record: WorkerRecord, staging: Staging) -> None:
-    """Brief, prompt, launcher, ready to be published. Raises OSError, and Unfit for a prompt that
-    fits nowhere.
-    """
+    """Brief, prompt, launcher, ready to be published. Raises OSError, Unfit."""
     name, attempt, layout = record.name, record.attempt, conductor.layout
     record = with_brief(conductor, record)
     if attempt > 1:
@@ -101,16 +99,18 @@ def prompt_text(entry: WorkerEntry, out: str) -> str:
 
 
 def check_fits(command: tuple[str, ...], prompt: str) -> None:
-    """One argument is bounded by the kernel, whose own error would name no cause. Raises Unfit."""
+    """What an argument may hold is bounded by the kernel, whose own error names no cause. Raises Unfit."""
+    size = len(encoded(prompt))
     for word in command:
-        if len(encoded(word)) > MAX_ARGUMENT:
+        bare = len(encoded(word))
+        if bare > MAX_ARGUMENT:
             raise Unfit(
-                f"a word of its command has {len(encoded(word))} bytes, more than one argument may have "
+                f"a word of its command has {bare} bytes, more than one argument may have "
                 f"({MAX_ARGUMENT}): put it into a file, or into the brief"
             )
-        if "{prompt}" in word and len(encoded(word.replace("{prompt}", prompt))) > MAX_ARGUMENT:
+        if bare + word.count("{prompt}") * (size - len("{prompt}")) > MAX_ARGUMENT:
             raise Unfit(
-                f"its prompt has {len(encoded(prompt))} bytes, more than one argument may have "
+                f"its prompt has {size} bytes, more than one argument may have "
                 f"({MAX_ARGUMENT}): use {{prompt_file}}, or leave {{prompt}} out and read standard input"
             )
     if takes_prompt_text(command) and "\0" in prompt:

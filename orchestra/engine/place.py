@@ -37,12 +37,18 @@ def tmp_dir(token: str) -> str:
     return os.path.join(temporary(), f"orc-{token}")
 
 
+def told_by(run_dir: str) -> list[str]:
+    """Either of these tells that a run is here: its log, or what holds its narrators' notes."""
+    layout = Layout(run_dir)
+    return [layout.events, layout.lock_notes]
+
+
 def run_ids(root: str) -> list[str]:
     """The runs under a root, by name; empty where there is no such directory. Raises Storage."""
     try:
         with os.scandir(root) as entries:
             return sorted(
-                e.name for e in entries if is_name(e.name) and os.path.exists(f"{e.path}/events.jsonl")
+                e.name for e in entries if is_name(e.name) and any(map(os.path.exists, told_by(e.path)))
             )
     except FileNotFoundError:
         return []

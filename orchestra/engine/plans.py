@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from orchestra.errors import BadPlan, Usage
-from orchestra.model.plan import MOST_INPUT, Plan, WorkerEntry, brief_is_path
+from orchestra.model.event import json_bytes
+from orchestra.model.plan import MOST_INPUT, Plan, WorkerEntry, brief_is_path, plan_to_json
 
 
 def read_plan(path: str) -> tuple[str, Plan]:
@@ -14,6 +15,13 @@ def read_plan(path: str) -> tuple[str, Plan]:
 
     text = read_input(path, "plan")
     plan = parse_plan(text, file=path)
+    size = len(json_bytes(plan_to_json(plan)))
+    if size > 3 * MOST_INPUT:  # of plain text no byte takes more in JSON
+        raise BadPlan(
+            f"the plan ({path}) has {size} bytes with its aliases written out, and may have {3 * MOST_INPUT}",
+            hint="put what is used again and again into files, and name them",
+            file=path,
+        )
     base = os.path.dirname(os.path.abspath(path))
     for phase in plan.phases:
         for entry in phase.workers:

@@ -11,7 +11,7 @@ import os
 from orchestra.backend.base import Backend
 from orchestra.host import clock
 from orchestra.model.record import State, WorkerRecord
-from orchestra.model.snapshot import Sight, tell_stopped
+from orchestra.model.snapshot import Sight
 from orchestra.model.trail import Process, Result, Sentinel, parse_mark, parse_result, parse_sentinel
 from orchestra.model.verdict import Verdict
 from orchestra.store.layout import Layout
@@ -57,8 +57,7 @@ class Sighting:
         if self.launcher is None or not lives:
             return None
         if self.record.process is not None or self._runs(self.launcher, self.record.token):
-            stopped = self.backend.is_stopped(self.launcher)
-            return self._running()._replace(held_up=tell_stopped(self.launcher.pid) if stopped else None)
+            return self._running()._replace(stopped=self.backend.is_stopped(self.launcher))
         if self.backend.leftovers(self.record.token):  # by hand under another name, say
             return Sight(mark=self.mark, claimed=True, alive=True)
         self.launcher = None  # the PID is another's by now

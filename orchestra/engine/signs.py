@@ -70,11 +70,10 @@ class SignReader:
 
     def add_to(self, record: WorkerRecord, sight: Sight) -> Sight:
         """A sight of a living launcher, with what its worker shows."""
-        key = (record.name, record.attempt)
-        if clock.monotonic() >= self._due.get(key, 0.0):  # seldom
+        if self.is_due(record):  # seldom
             started_at = (sight.mark and sight.mark.started_at) or record.started_at or record.since
             self.look([Subject(record, started_at, _pid_here(sight.process))])
-        signs = self._signs.get(key)
+        signs = self._signs.get((record.name, record.attempt))
         return sight._replace(signs=signs) if signs else sight
 
     def is_due(self, record: WorkerRecord) -> bool:

@@ -15,7 +15,7 @@ from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut
 from orchestra.engine.observe import Observer
 from orchestra.engine.outcome import SpawnReport
-from orchestra.engine.paper import Unfit, check_fits, prompt_text
+from orchestra.engine.paper import Unfit, check_fits, prompt_text, with_brief
 from orchestra.engine.room import Room
 from orchestra.errors import NameTaken
 from orchestra.model.brief import is_brief_of, long_brief_sha256
@@ -119,12 +119,13 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     at_work = len(views.among(State.RUNNING, State.STALLED))
     waiting = views.among(State.DEFERRED, State.SPAWNING)
     again = [view.record for view in waiting if view.state == State.DEFERRED or view.gap]
-    entries = [record.entry for record in again] + [want.entry for want in new]
-    room = Room(observer.layout.root) if throttled and entries else None
+    records = again + [as_intended(want) for want in new]
+    room = Room(observer.layout.root) if throttled and records else None
     report = SpawnReport([], [], [], [])
     starting: list[WorkerEntry] = []
-    for entry in entries:
-        if problem := cannot_start(entry, observer.layout.out(entry.name)):
+    for record in records:
+        entry = record.entry
+        if problem := cannot_start(observer, record):
             report.failed.append({"name": entry.name, "verdict": Verdict.SPAWN_ERROR, "reason": problem})
             continue
         spoke = room.ask(entry, at_work + len(starting), besides=starting) if room else []
@@ -134,16 +135,22 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
         else:
             report.spawned.append({"name": entry.name})
             starting.append(entry)
-    tried = {entry.name for entry in entries}
+    tried = {record.name for record in records}
     return report._replace(already=already_rows(observer, [w for w in known if w.entry.name not in tried]))
 
 
-def cannot_start(entry: WorkerEntry, out: str) -> str | None:
+def as_intended(want: Wanted) -> WorkerRecord:
+    """As the log would have it."""
+    return WorkerRecord(want.entry.name, want.phase, want.entry, 1, "", State.SPAWNING, "", 0)
+
+
+def cannot_start(observer: Observer, record: WorkerRecord) -> str | None:
     """Why its launcher would not get as far as the worker, as far as that can be seen beforehand."""
-    cwd, command = entry.cwd or ".", entry.command or ("",)
     try:
-        check_fits(command, prompt_text(entry, out))
-    except Unfit as error:
+        entry = with_brief(observer, record).entry
+        cwd, command = entry.cwd or ".", entry.command or ("",)
+        check_fits(command, prompt_text(entry, observer.layout.out(entry.name)))
+    except (Unfit, OSError) as error:
         return str(error)
     if not (os.path.isdir(cwd) and os.access(cwd, os.X_OK)):
         return no_directory(cwd)

@@ -62,9 +62,9 @@ def start_of(pid: int) -> int | None:
 
 
 def is_stopped(process: Process) -> bool:
-    """Whether it is stopped by a signal, or by a debugger, and does nothing until it is let go on."""
+    """Whether it is stopped by a signal, and does nothing until another lets it go on."""
     stat = read(process.pid, "stat").rpartition(b")")[2].split()
-    return bool(stat) and stat[0] in (b"T", b"t") and lives(process) is True
+    return bool(stat) and stat[0] == b"T" and lives(process) is True
 
 
 def group_of(pid: int) -> int | None:

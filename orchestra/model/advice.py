@@ -50,7 +50,7 @@ class Standing:
 
     def present(self, kind: str) -> list[dict[str, Any]]:
         """Alerts of what is wrong at this moment."""
-        return [a for a in self.snapshot.alerts if a["kind"] == kind and "op" not in a]
+        return [alert for alert in self.snapshot.present() if alert["kind"] == kind]
 
 
 def next_steps(standing: Standing) -> list[str]:
@@ -70,10 +70,10 @@ def free_the_lock(s: Standing) -> Iterator[str]:
         yield f"orchestra unlock {s.run}"
 
 
-def wake_the_narrator(s: Standing) -> Iterator[str]:
-    """Who holds the lock is stopped: let it go on."""
-    for alert in s.present("stopped_holder"):
-        yield f"kill -CONT {alert['pid']}"
+def wake(s: Standing) -> Iterator[str]:
+    """Who holds the lock is stopped, or are launchers: let them go on."""
+    if pids := [str(a["pid"]) for kind in ("stopped_holder", "stopped_launcher") for a in s.present(kind)]:
+        yield f"kill -CONT {' '.join(pids)}"
 
 
 def after_a_death(s: Standing) -> Iterator[str]:
@@ -177,7 +177,7 @@ def run_on(s: Standing) -> Iterator[str]:
 
 RULES: tuple[Callable[[Standing], Iterator[str]], ...] = (
     free_the_lock,
-    wake_the_narrator,
+    wake,
     after_a_death,
     look_closer,
     end_leftovers,

@@ -38,10 +38,13 @@ class Family(NamedTuple):
     standing: str
 
 
-def runs(count: int, closed: Sequence[str]) -> Check:
-    """`closed`: directories that this user may not look into."""
+def runs(count: int, closed: Sequence[str], logless: Sequence[str]) -> Check:
+    """`closed`: directories that this user may not look into; `logless`: RUNs as in a command."""
     if closed:
         return unknown("runs", f"beside {count} runs, these may not be looked into: {some(closed)}")
+    if logless:
+        found = f"{count}, of which these have no event log any more: {some(logless)}"
+        return Check("runs", found, Health.WARNING, f"orchestra status {logless[0]}")
     return Check("runs", f"{count}, all of which may be looked into")
 
 
@@ -160,20 +163,21 @@ def log(
     in_order: bool,
     held: bool,
     aside: int,
+    copied: bool,
     words: str,
 ) -> Check:
     """`begun`: its first event is there; `held`: somebody may be writing at this moment; `aside`: pieces
-    of earlier damage.
+    of earlier damage; `copied`: state.json has what the log has lost.
     """
     check = "event log"
     figures = f"{events} events, {format_bytes(size)}, each line's checksum looked at"
     earlier = f"; set aside before (events.damaged.*): {aside}" if aside else ""
     real = [d for d in damage if not (d.torn and held)]
-    places = some([f"{d.size} bytes at {d.offset}{' (torn off at the end)' if d.torn else ''}" for d in real])
+    places = some([f"{d.size} bytes at {d.offset}{' (at the end)' if d.torn else ''}" for d in real])
     if not begun:
         found = f"{figures}; its beginning is damaged or gone{f': {places}' if places else ''}"
-        advice = "restore events.jsonl from a copy, or start a new run from run.yaml"
-        return Check(check, found, Health.BAD, advice)
+        lost = "restore events.jsonl from a copy, or start a new run from the second part of run.yaml"
+        return Check(check, found, Health.BAD, f"orchestra unlock {words}" if copied else lost)
     if real:
         verdict = Health.WARNING if all(d.torn for d in real) else Health.BAD
         return Check(check, f"{figures}; damaged: {places}{earlier}", verdict, f"orchestra unlock {words}")
@@ -191,7 +195,12 @@ def state(told: dict[str, Any] | None, op: int, ended: dict[str, tuple[int, str]
     check = "state.json"
     anew = f"orchestra unlock {words}"
     if told is None:
-        return Check(check, "missing or unreadable; it is derived from the log", Health.WARNING, anew)
+        return Check(
+            check,
+            "missing, unreadable, or too long to be read; it is derived from the log",
+            Health.WARNING,
+            anew,
+        )
     upto, workers = told.get("op"), told.get("workers")
     if not isinstance(upto, int) or not isinstance(workers, dict):
         return Check(check, "is no state of a run", Health.WARNING, anew)

@@ -13,7 +13,6 @@ BASH_LEAST = (5, 0)  # for EPOCHREALTIME
 PROGRAMS = (
     "cp",
     "env",
-    "grep",
     "head",
     "ln",
     "mkdir",
@@ -30,7 +29,7 @@ PROGRAMS = (
 
 # What a launcher asks of them that the small ones of some systems cannot do; prints what fails.
 HABITS = r"""
-printf 'a\n' | LC_ALL=C grep -aq '[^[:space:]]' - || echo 'grep -aq'
+[[ $(printf ' a\n\t' | LC_ALL=C tr -d '[:space:]') == a ]] || echo 'tr -d [:space:]'
 [[ $(printf 'abc' | tail -c 2 | tr -d '\0') == bc ]] || echo 'tail -c, tr -d'
 [[ $(printf 'abc' | head -c 2) == ab ]] || echo 'head -c'
 [[ $(printf 'abc' | wc -c) -eq 3 ]] || echo 'wc -c'
@@ -84,12 +83,12 @@ def bash(path: str | None, version: str | None) -> Check:
 def programs(missing: Sequence[str], unfit: Sequence[str] | None) -> Check:
     """`unfit`: the habits that fail; None: not tried."""
     if missing:
-        advice = "install coreutils and grep, or mend the PATH: launchers call them"
+        advice = "install coreutils, or mend the PATH: launchers call them"
         return Check("coreutils", f"not on the PATH: {some(missing, 12)}", Health.BAD, advice)
     if unfit is None:
         return unknown("coreutils", "all are there, but how they behave could not be tried")
     if unfit:
-        advice = "install GNU coreutils and grep: these cannot do what launchers ask of them"
+        advice = "install GNU coreutils: these cannot do what launchers ask of them"
         return Check("coreutils", f"does not work here: {some(unfit)}", Health.BAD, advice)
     return Check("coreutils", f"all {len(PROGRAMS)} that launchers call are there, and do what they ask")
 

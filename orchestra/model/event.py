@@ -5,14 +5,15 @@
 
 * `op` only grows within a run; `epoch` only grows from conductor to conductor.
 * `crc` stands last: CRC-32 (zlib) of the line's bytes up to its comma, in hex.
-* A line counts once its newline and its checksum are there.
-* Lines of spaces alone are where a damaged line stood before it was set aside.
+* A line counts once its newline and its checksum are there. What lies between two that count is damage;
+  it stays where it is, and counts as told once a `log_damaged` behind it tells of its place.
 
 Adding a field is safe; changing what one means is not: old runs keep their lines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -25,6 +26,7 @@ OBSERVATIONS = "observations"  # what was seen to happen
 CONTROL = "control"  # who conducts
 RECONCILIATION = "reconciliation"  # what a dead narrator left half-done, put right
 ALERTS = "alerts"  # what a person should know
+LOG_DAMAGED = "log_damaged"  # bytes that were no event, and where they were set aside
 TOPICS = (COMMANDS, OBSERVATIONS, CONTROL, RECONCILIATION, ALERTS)
 
 _CRC = b',"crc":"'
@@ -143,21 +145,14 @@ class Reading(NamedTuple):
     damage: list[Damage]
 
 
-def read_log(data: bytes, offset: int = 0, loads: Parser = json.loads) -> Reading:
-    """Parse whole log text that starts at `offset` of its file."""
-    lines_end = data.rfind(b"\n") + 1
-    events, good_end, damage = read_lines(data[:lines_end], offset, offset, loads)
-    return Reading(events, good_end, [*damage, *torn(good_end, offset + len(data))])
-
-
-def read_lines(data: bytes, offset: int, good_end: int, loads: Parser) -> Reading:
+def read_lines(data: bytes, offset: int, good_end: int, loads: Parser = json.loads) -> Reading:
     """Parse whole lines that start at `offset` of their file.
 
     `good_end`: behind the last line before them that counts. What lies between two such lines is damage
     once the second is there; till then it may be a torn tail.
     """
-    if good_end < offset and _CRC not in data:
-        return Reading([], good_end, [])  # another piece of what is no log
+    if _CRC not in data:
+        return Reading([], good_end, [])
     lines = data.split(b"\n")
     lines.pop()
     decoded = decode_all(lines, loads)
@@ -169,13 +164,32 @@ def read_lines(data: bytes, offset: int, good_end: int, loads: Parser) -> Readin
     for line, event in zip(lines, decoded, strict=True):
         end = start + len(line) + 1
         if event is not None:
-            if good_end < start:
-                damage.append(Damage(good_end, start - good_end, False))
-            good_end = end
-        elif good_end == start and not line.strip(b" "):
+            damage += [Damage(good_end, start - good_end, False)] if good_end < start else []
             good_end = end
         start = end
     return Reading(events, good_end, damage)
+
+
+def may_count(end: str) -> bool:
+    """Whether a line that ends so (with its newline; in Latin-1) may have a checksum."""
+    return end[_BODY - 1 :].startswith(_CRC.decode())
+
+
+def untold(damage: list[Damage], events: list[Event]) -> list[Damage]:
+    """Without what these events, which stand behind it, tell of."""
+    told: set[tuple[int, int]] = set()
+    for event in events if damage else ():
+        if event.kind == LOG_DAMAGED and not event.data.get("torn"):
+            told.update(_places(event.data))
+    return [d for d in damage if (d.offset, d.size) not in told] if told else damage
+
+
+def _places(data: dict[str, Any]) -> list[tuple[int, int]]:
+    """(offset, size) of all that a `log_damaged` tells of; none of one that is not as we write it."""
+    places = data.get("places", [[data.get("offset"), data.get("size")]])
+    with contextlib.suppress(TypeError, ValueError):
+        return [(int(offset), int(size)) for offset, size in places]
+    return []
 
 
 def torn(good_end: int, end: int) -> list[Damage]:

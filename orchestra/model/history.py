@@ -87,6 +87,8 @@ class History:
                 if epoch > self.epoch:
                     self.epoch = epoch
                 if topic == ALERTS:
+                    if isinstance(places := data.get("places"), list):  # there may be many
+                        data = {**data, "places": len(places)}
                     self.alerts.append({"op": op, "at": at, "kind": kind, **data})
                 try:
                     if (fact := facts(kind)) is not None:

@@ -25,11 +25,12 @@ class Sight(NamedTuple):
     process: Process | None = None  # the launcher, as far as it is known
     claimed: bool = False  # a mark is there, readable or not
     alive: bool = False  # the launcher
+    stopped: bool = False  # it too: it lives, and does nothing
     leftovers: tuple[int, ...] = ()  # PIDs that carry the token though the launcher is gone
     trail: tuple[str, ...] = ()  # which of the paper trail is there; looked at only where it matters
     signs: Signs | None = None  # of progress; None: not looked at
     memory_kill: str | None = None  # what the kernel's log says of its end
-    held_up: str | None = None  # why its launcher does not do what it should, though it lives
+    held_up: str | None = None  # what of it cannot be looked at, so that it counts as running
     claimant: str | None = (
         None  # the launcher's token, where the log has lost that and means the attempt anew
     )
@@ -60,6 +61,7 @@ class WorkerView(NamedTuple):
     sentinel: Sentinel | None = None
     signs: Signs | None = None  # of one that runs, where they were looked at
     claimant: str | None = None  # as in Sight
+    stopped: bool = False  # as in Sight
 
     @property
     def ended(self) -> bool:
@@ -200,14 +202,15 @@ def _from_result(record: WorkerRecord, result: Result, memory_kill: str | None) 
 
 def _running(record: WorkerRecord, sight: Sight, process: Process | None) -> WorkerView:
     started_at = sight.mark.started_at if sight.mark else record.started_at
-    state, reason = State.RUNNING, sight.held_up
+    state, stalled = State.RUNNING, None
     if sight.signs is not None and is_stalled(record.entry, sight.signs):
-        state = State.STALLED
-        reason = "; ".join(filter(None, [tell(record.entry, sight.signs), sight.held_up]))
+        state, stalled = State.STALLED, tell(record.entry, sight.signs)
+    stopped = tell_stopped(process.pid) if sight.stopped and process else None
     return WorkerView(
         record,
         state,
-        reason=reason,
+        reason="; ".join(filter(None, [stopped, stalled, sight.held_up])) or None,
+        stopped=sight.stopped,
         process=process,
         started_at=started_at,
         signs=sight.signs,
@@ -326,6 +329,10 @@ class Snapshot(NamedTuple):
     lock: dict[str, Any]
     seat: str | None
     alerts: list[dict[str, Any]]
+
+    def present(self) -> list[dict[str, Any]]:
+        """Alerts of what is wrong at this moment; what is over has its operation."""
+        return [alert for alert in self.alerts if "op" not in alert]
 
     def counts(self) -> dict[str, int]:
         counted = Counter(self.workers.states.values())

@@ -5,8 +5,8 @@ What must stay true:
 * The lock is flock on the log itself: it goes with its holder, and the file is never replaced.
 * Readers need no lock; a line without newline or checksum is not there yet.
 * A write that fails is cut back to where it began, so no two records can fuse.
-* A torn tail is copied aside and cut off, a damaged line in the middle copied aside and
-  blanked in place (offsets stay true), before anything is appended behind it.
+* A torn tail is copied aside and cut off before anything is appended behind it. Damage in the middle is
+  copied aside, told, and stays where it is: what is written is never written over, and offsets stay true.
 * What is longer than a line of ours can be is neither held in memory nor copied aside whole.
 * Whoever has read on finds its place again, or the log was cut or replaced meanwhile: an error,
   never an append behind what it did not read.
@@ -27,13 +27,26 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from orchestra.model.event import Damage, Draft, Event, Parser, Place, Reading, encode, read_lines, torn
+from orchestra.model.event import (
+    Damage,
+    Draft,
+    Event,
+    Parser,
+    Place,
+    Reading,
+    encode,
+    may_count,
+    read_lines,
+    torn,
+    untold,
+)
 from orchestra.model.plan import MOST_INPUT
 from orchestra.store.publish import open_regular, sync_directory, write_all
 
 CHECKED_WHOLE = 1 << 20
 CHUNK = 1 << 16  # of the log, held at once: what becomes of more would not stay in a CPU's own cache
-MOST_LINE = 10 * MOST_INPUT  # bytes: one of input takes six at most in JSON, and a brief has a plan beside it
+MOST_LINE = 10 * MOST_INPUT  # bytes: one of a brief takes six at most in JSON, and an entry stands beside it
+MOST_KEPT = MOST_INPUT  # bytes of damage that are set aside in one repair
 LONG = 16 << 20  # from here on it pays to import a parser that takes half the time of json
 BEHIND = 24  # bytes before an offset that tell one log from another: a checksum is among them
 PATIENCE_S = 10.0  # for whoever holds the log's lock: an append takes milliseconds
@@ -52,7 +65,7 @@ class EventLog:
         self.may_be_missing = may_be_missing  # then it is as good as empty; and it may be trimmed
         self.place = Place(0, "")  # how far this object has read
         self.last_op = 0
-        self.damage: list[Damage] = []  # seen by reading, not yet set aside
+        self.damage: list[Damage] = []  # seen by reading, and not told yet
 
     def read_new(self) -> list[Event]:
         """The events that came since the last call, oldest first. Raises OSError."""
@@ -109,7 +122,7 @@ class EventLog:
             # In this order: who is interrupted in between is left with a place and an operation
             # that do not belong together, and is not taken for a fold of the log up to there.
             self.place = Place(reading.good_end, _behind(fd, reading.good_end))
-            self.damage += reading.damage
+            self.damage = untold(self.damage + reading.damage, reading.events)
             if reading.events:
                 self.last_op = max(self.last_op, *map(attrgetter("op"), reading.events))
 
@@ -145,15 +158,18 @@ def has(path: str, place: Place) -> bool:
 
 
 class Repair(NamedTuple):
-    """Bytes that were taken out of the log, and the file that has them now."""
+    """Bytes of the log that are no event, and the file that has them now."""
 
-    damage: Damage
+    damage: list[Damage]  # its tail; or all in the middle
     saved_as: str
     kept: int  # how many of the bytes
 
     def to_json(self) -> dict[str, Any]:
-        less = {"kept": self.kept} if self.kept < self.damage.size else {}
-        return {**self.damage._asdict(), "saved_as": self.saved_as, **less}
+        first, size = self.damage[0], sum(d.size for d in self.damage)
+        many = {"places": [d[:2] for d in self.damage]} if len(self.damage) > 1 else {}
+        less = {"kept": self.kept} if self.kept < size else {}
+        told = {"offset": first.offset, "size": size, "torn": first.torn, "saved_as": self.saved_as}
+        return {**told, **less, **many}
 
 
 class Appender:
@@ -164,43 +180,42 @@ class Appender:
         self.fd = fd
         self.news = news
 
-    def repair(self, *, torn: bool) -> list[Repair]:
-        """Set damaged bytes aside: a `torn` tail is cut off; else what is bad in the middle is blanked."""
-        repairs = []
-        for damage in [damage for damage in self.damage() if damage.torn == torn]:
-            saved_as = f"{self.log.damaged_path}.{damage.offset}"
-            kept = self._set_aside(damage, saved_as)
-            if damage.torn:
-                os.ftruncate(self.fd, damage.offset)
-            else:
-                self._blank(damage)
+    def repair(self, *, torn: bool) -> Repair | None:
+        """Set a `torn` tail aside, and cut it off; or what is bad in the middle. None: nothing is."""
+        damage = [damage for damage in self.damage() if damage.torn == torn]
+        if not damage:
+            return None
+        saved_as = f"{self.log.damaged_path}.{damage[0].offset}"
+        kept = self._set_aside(damage, saved_as)
+        if torn:
+            os.ftruncate(self.fd, damage[0].offset)
             os.fsync(self.fd)
-            repairs.append(Repair(damage, saved_as, kept))
         self.log.damage = [damage for damage in self.log.damage if damage.torn != torn]
-        return repairs
+        return Repair(damage, saved_as, kept)
 
-    def _set_aside(self, damage: Damage, saved_as: str) -> int:
-        """Copy damaged bytes to the end of a file, and return how many: of what no line can be, not all."""
-        data = os.pread(self.fd, min(damage.size, MOST_LINE), damage.offset)
-        aside = os.open(saved_as, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    def _set_aside(self, places: list[Damage], saved_as: str) -> int:
+        """Copy damaged bytes to the end of a file; returns how many: at most MOST_KEPT."""
+        never_held = os.O_NONBLOCK | os.O_NOFOLLOW  # by a FIFO, say, that a worker has put there
+        aside = os.open(saved_as, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | never_held, 0o600)
+        kept = 0
         try:
-            write_all(aside, data)
+            for offset, size, _ in places:
+                data = os.pread(self.fd, min(size, MOST_KEPT - kept), offset)
+                write_all(aside, data)
+                kept += len(data)
             os.fsync(aside)
         finally:
             os.close(aside)
         sync_directory(os.path.dirname(saved_as))
-        return len(data)
-
-    def _blank(self, damage: Damage) -> None:
-        end = damage.offset + damage.size
-        for start in range(damage.offset, end, CHUNK):
-            os.pwrite(self.fd, b" " * (min(CHUNK, end - start) - 1) + b"\n", start)
+        return kept
 
     def damage(self) -> list[Damage]:
         """What is damaged now: others may have repaired what this reader once saw."""
         if self.log.damage:
-            readings = _readings(self.fd, self.log.damage[0].offset)
-            self.log.damage = [damage for reading in readings for damage in reading.damage]
+            found: list[Damage] = []
+            for reading in _readings(self.fd, self.log.damage[0].offset):
+                found = untold(found + reading.damage, reading.events)
+            self.log.damage = found
         return self.log.damage
 
     def append(self, drafts: list[Draft], *, at: str, epoch: int) -> list[Event]:
@@ -216,8 +231,8 @@ class Appender:
             for i, draft in enumerate(drafts, 1)
         ]
         lines = [encode(event) for event in events]
-        if max(map(len, lines)) > MOST_LINE:  # which no reader would take for one of ours
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), log.path)
+        if (longest := max(map(len, lines))) > MOST_LINE:  # which no reader would take for one of ours
+            raise OSError(errno.EFBIG, f"a line of {longest} bytes, and it takes {MOST_LINE}", log.path)
         data = b"".join(lines)
         written = False
         try:
@@ -262,7 +277,7 @@ def _readings(fd: int, offset: int) -> Iterator[Reading]:
     while offset < size and (piece := os.pread(fd, min(CHUNK, size - offset), offset)):
         if b"\n" not in piece:
             end = _end_of_line(fd, offset + len(piece), size)
-            if end - offset > MOST_LINE:
+            if end - offset > MOST_LINE or not may_count(_behind(fd, end)):
                 offset = end
                 continue
             piece = os.pread(fd, end - offset, offset)

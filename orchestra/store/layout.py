@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from orchestra.model.trail import NOTES, TRAIL
 
-MOST_STATE = 256 << 20  # bytes of state.json: a longer one is none of ours
+MOST_STATE = 1 << 30  # bytes of state.json that are read: beside a longer one the log alone counts
 
 
 class Layout:

@@ -93,6 +93,18 @@ def test_people_get_a_table_with_one_line_for_each_check(root: Root) -> None:
     assert " ok" in lines[-1]
 
 
+def test_what_is_wrong_with_the_run_that_is_asked_for_comes_first(root: Root) -> None:
+    for run in ("mine", "other"):
+        root.init(run)
+        root.spawn(run, {"W": ["true"]})
+        root("wait", run)
+    dead_holder(root, "other")
+    (root.run_dir("mine") / "events.jsonl").write_bytes(b"")
+    assert root("doctor", "mine").json["next"][0] == "orchestra unlock mine"
+    assert root("unlock", "mine").json["ok"]
+    assert root.worker("mine", "W")["state"] == "done"
+
+
 def test_a_root_that_does_not_exist_is_no_trouble(root: Root) -> None:
     answer = root("doctor", "--root", str(root.path / "not" / "yet"))
     assert "is not there yet" in check(answer, "root")["found"]
@@ -388,11 +400,11 @@ def test_a_program_that_launchers_call_and_that_is_not_there_is_named(
     assert (answer.code, check(answer, "coreutils")["found"]) == (1, "not on the PATH: sync, tail")
 
 
-def test_a_grep_that_cannot_do_what_launchers_ask_is_named(root: Root, fake_path: FakePath) -> None:
-    fake_path.add("grep", "echo 'grep: invalid option -- a' >&2; exit 2")
+def test_a_program_that_cannot_do_what_launchers_ask_is_named(root: Root, fake_path: FakePath) -> None:
+    fake_path.add("tr", "echo 'tr: unknown class' >&2; exit 2")
     answer = root("doctor", env=fake_path.env)
     assert verdict(answer, "bash") == "ok"
-    assert (answer.code, "grep -aq" in check(answer, "coreutils")["found"]) == (1, True)
+    assert (answer.code, "tr -d [:space:]" in check(answer, "coreutils")["found"]) == (1, True)
 
 
 def test_agents_are_asked_side_by_side_and_none_holds_the_answer_up(root: Root, fake_path: FakePath) -> None:

@@ -60,6 +60,28 @@ def test_a_dry_run_tells_who_would_not_start_as_spawn_does(
     assert done.json["failed"][0]["reason"].startswith(told.json["failed"][0]["reason"])
 
 
+def test_the_longest_argument_that_there_may_be_is_no_trouble(root: Root) -> None:
+    root.init("r")
+    row = {"name": "W", "brief": "b" * 131070, "command": ["true", "{prompt}x", "y" * 131071]}
+    for dry in (["--dry-run"], []):
+        answer = root("spawn", "r", "--no-throttle", "--from", "-", *dry, stdin=json.dumps([row]))
+        assert answer.names("spawned") == ["W"]
+    assert root("wait", "r").code == 0
+
+
+def test_a_dry_run_takes_a_brief_from_where_spawn_does(root: Root) -> None:
+    """Of one that was deferred on its way to another attempt: its brief has left state.json."""
+    root.init("r")
+    rows = [{"name": f"W{i}", "brief": "b" * 200_000, "command": ["false"]} for i in range(7)]
+    root("spawn", "r", "--no-throttle", "--from", "-", stdin=json.dumps(rows))
+    root("wait", "r", "--keep-going")
+    full = {"ORCHESTRA_THROTTLE": "{memory_available: 64TiB}"}
+    assert root("retry", "r", "W1", "--", "echo", "{prompt}", env=full).names("deferred") == ["W1"]
+    for dry in (["--dry-run"], []):
+        (row,) = root("spawn", "r", "--no-throttle", *dry).json["failed"]
+        assert row["reason"].startswith("its prompt has 200000 bytes")
+
+
 def test_a_dry_run_finds_a_command_as_the_launcher_does(root: Root) -> None:
     root.init("r")
     tool = root.path / "tools" / "mytool"

@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 import pytest
-from conftest import Root
+from conftest import Root, wait_until
 
 UNTIL = 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done'
 
@@ -48,6 +48,23 @@ def test_the_cursor_never_falls(root: Root) -> None:
 
 
 PLAN = "command: [sleep, '300']\nphases:\n- {name: p, workers: [{name: W, brief: do it}]}\n"
+
+
+def test_who_follows_a_run_whose_narrator_is_dead_hears_that_first(root: Root) -> None:
+    root.init("r", PLAN)
+    running = root.start("run", "--run", "r", "--no-throttle")
+    wait_until(lambda: root.worker("r", "W")["state"] == "running", "the start")
+    running.kill()
+    running.communicate()
+    following = root.start("wait", "r", "--follow", "--keep-going", "--timeout", "100")
+    assert following.stdout is not None
+    first = json.loads(following.stdout.readline())
+    assert [alert["kind"] for alert in first["alerts"]] == ["dead_holder"]
+    assert first["next"][0] == "orchestra run --run r --no-throttle"
+    root("stop", "r", "--grace", "1")
+    following.communicate()
+    lines = root("wait", "r", "--follow", "--since", "1").stdout.splitlines()
+    assert ["worker" in json.loads(line) for line in lines] == [True, False], "no alert, no line of alerts"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "interrupted"])

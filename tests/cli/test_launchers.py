@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,9 +60,11 @@ main()
 """
 
 
-def test_a_launcher_that_hangs_before_its_claim_is_ended_and_named(root: Root) -> None:
+@pytest.mark.parametrize(("said", "retry"), [("", "now"), ("echo no room >&2; ", "later")])
+def test_a_launcher_that_hangs_before_its_claim_is_ended_and_named(root: Root, said: str, retry: str) -> None:
     root.init("r")
-    env = clean_environment(ORCHESTRA_ROOT=str(root.path), **false_bash(root, "trap '' TERM; sleep 297.1"))
+    bash = false_bash(root, f"{said}trap '' TERM; sleep 297.1")
+    env = clean_environment(ORCHESTRA_ROOT=str(root.path), **bash)
     done = subprocess.run(
         [sys.executable, "-c", _IMPATIENT, "spawn", "r", "--from", "-", "--no-throttle"],
         env=env,
@@ -71,7 +74,7 @@ def test_a_launcher_that_hangs_before_its_claim_is_ended_and_named(root: Root) -
         timeout=60,
     )
     row = json.loads(done.stdout)["failed"][0]
-    assert (done.returncode, row["verdict"], row["retry"]) == (1, "spawn_error", "now")
+    assert (done.returncode, row["verdict"], row["retry"]) == (1, "spawn_error", retry)
     assert "no sign of life" in row["reason"]
     assert processes_of(root.path) == []
 
@@ -140,11 +143,21 @@ def test_what_the_host_is_to_blame_for_may_be_tried_again_later_and_a_typo_never
 def test_a_launcher_short_of_descriptors_says_so(root: Root, files: int) -> None:
     root.init("r")
     words = ("spawn", "r", "--no-throttle", "--worker", f"W={root.brief('W')}", "--", "true")
-    (row,) = root(*words, limits=f"-n {files}").json["failed"]
+    nowhere = {"LC_ALL": "xx_YY.UTF-8"}  # which bash warns of, before all else
+    (row,) = root(*words, limits=f"-n {files}", env=nowhere).json["failed"]
     assert (row["verdict"], row["retry"]) == ("spawn_error", "later")
     assert row["reason"].endswith("Too many open files")
     assert "\n" not in row["reason"]
     assert root("retry", "r", "W").names("spawned") == ["W"]
+
+
+def test_only_the_words_of_the_last_try_are_told(root: Root) -> None:
+    root.init("r")
+    bash = false_bash(root, "echo old words >&2; exit 1")
+    assert patched(root, _BLIND + _IMPATIENT, ["W"], **bash)["deferred"]
+    Path(bash["PATH"].partition(":")[0], "bash").write_text("#!/bin/sh\necho new words >&2; exit 1\n")
+    (row,) = root("spawn", "r", "--no-throttle", env=bash).json["failed"]
+    assert (row["reason"], row["retry"]) == ("its launcher died before any sign of life: new words", "later")
 
 
 _HELD_UP_HELPER = """
@@ -180,6 +193,15 @@ def test_an_environment_with_a_nameless_entry_is_no_bug(root: Root) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert root("wait", "r").code == 0
+
+
+def test_words_that_are_no_text_leave_a_result_that_is(root: Root) -> None:
+    root.init("r")
+    said = r"""printf '%s: line 1: x: \377\303 "bad"\n' "$ORCHESTRA_RUN_DIR/.run-W.sh" >&2; exit 126"""
+    root.spawn("r", {"W": ["bash", "-c", said]})
+    root("wait", "r")
+    result = json.loads((root.run_dir("r") / "result-W.json").read_bytes())
+    assert result["reason"] == 'the system could not execute: bash ( "bad")'
 
 
 def test_what_the_kernel_said_is_in_the_reason(root: Root) -> None:

@@ -338,6 +338,23 @@ def test_what_is_expected_holds_more_than_white_space_whatever_its_least_size(ro
     assert root.worker("r", "Any")["state"] == "done"
 
 
+@pytest.mark.parametrize(
+    ("make", "state"),
+    [("truncate -s 8T", "done"), ("head -c 99999999 /dev/zero | tr '\\0' ' ' >", "failed")],
+    ids=["no-line-ends", "white-space"],
+)
+def test_what_is_expected_is_looked_at_in_next_to_no_memory(root: Root, make: str, state: str) -> None:
+    root.init("r")
+    row = {"name": "W", "brief": "b", "command": ["bash", "-c", f"{make} $ORCHESTRA_OUT/report.md"]}
+    rows = json.dumps([{**row, "expect": ["report.md"]}])
+    words = ("spawn", "r", "--no-throttle", "--from", "-")
+    assert root(*words, stdin=rows, limits=f"-v {1 << 16}").names("spawned") == ["W"]
+    root("wait", "r", "--timeout", "60")
+    worker = root.worker("r", "W")
+    assert worker["state"] == state
+    assert ("white space" in (worker["reason"] or "")) == (state == "failed")
+
+
 @pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "forced"])
 def test_an_unlock_clears_up_behind_a_dead_holder_even_by_force(root: Root, force: tuple[str, ...]) -> None:
     root.init("r")

@@ -170,6 +170,29 @@ def test_list_says_where_it_looked_and_what_it_left_out(root: Root, tmp_path: Pa
     assert "… and 2 more" in root("list", "--limit", "1", "--text").stdout
 
 
+def test_a_run_whose_log_is_gone_is_listed_as_such(root: Root) -> None:
+    root.init("kept")
+    root.init("lost")
+    root.spawn("lost", {"W": ["true"]})
+    for name in ("events.jsonl", "state.json"):
+        (root.run_dir("lost") / name).unlink()
+    (root.path / "other").mkdir()
+    rows = {row["run"]: row for row in root("list").json["runs"]}
+    assert (sorted(rows), rows["lost"]["error"]["code"]) == (["kept", "lost"], "corrupt_log")
+    checks = {check["check"]: check for check in root("doctor").json["checks"]}
+    assert checks["runs"]["verdict"] == "warning"
+    assert checks["runs"]["found"].endswith("no event log any more: lost")
+
+
+def test_people_are_told_in_wait_what_is_wrong(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["true"]})
+    with (root.run_dir("r") / "events.jsonl").open("a") as log:
+        log.write("garbage\n")
+    told = root("wait", "r", "--text").stdout
+    assert "alert: the event log was damaged at its end: 8 bytes" in told
+
+
 def test_people_read_events_in_words_and_all_of_them_in_json(root: Root) -> None:
     root.init("r")
     root.spawn("r", {"W": ["false"]})

@@ -198,7 +198,7 @@ def test_the_programs_are_those_that_launchers_call() -> None:
     called = set(
         re.findall(r"(?:^|[;&|({!]|\bdo|\bthen)\s*(?:set -- |LC_ALL=C )?([a-z]+)(?= )", code, re.MULTILINE)
     )
-    elsewhere = {"awk", "basename", "cat", "chmod", "cut", "date", "dirname", "find", "id", "mktemp"}
+    elsewhere = {"awk", "basename", "cat", "chmod", "cut", "date", "dirname", "find", "grep", "id", "mktemp"}
     elsewhere |= {"nohup", "ps", "pgrep", "pkill", "readlink", "sed", "seq", "setsid", "sort", "tee"}
     elsewhere |= {"timeout", "touch", "uname", "xargs"}
     assert set(checkup_tools.PROGRAMS) <= called
@@ -296,8 +296,15 @@ def test_leftovers_get_a_line_each_and_a_bound() -> None:
     ],
 )
 def test_a_log(damage: list[Damage], begun: bool, held: bool, verdict: Health) -> None:
-    found = checkup_run.log(5, 100, damage, begun=begun, in_order=True, held=held, aside=0, words="r")
+    def told(*, copied: bool) -> Check:
+        facts = {"begun": begun, "held": held, "copied": copied}
+        return checkup_run.log(5, 100, damage, **facts, in_order=True, aside=0, words="r")
+
+    found = told(copied=False)
     assert found.verdict == verdict
+    if not begun:
+        assert (found.advice or "").startswith("restore")
+        assert told(copied=True).advice == "orchestra unlock r"
     if damage and verdict != OK:
         assert f"10 bytes at {damage[0].offset}" in found.found
 

@@ -158,7 +158,9 @@ def test_a_launcher_that_is_stopped_is_named_at_once(root: Root) -> None:
     assert row["state"] == "running"
     assert f"its launcher (pid {launcher}) is stopped (SIGSTOP)" in row["reason"]
     assert row["reason"].endswith(f"kill -CONT {launcher}")
-    assert "held_up" in [alert["kind"] for alert in answer["alerts"]]
+    assert {"kind": "stopped_launcher", "worker": "W", "pid": launcher} in answer["alerts"]
+    assert answer["next"][0] == f"kill -CONT {launcher}"
+    assert root("explain", "r", "W").json["next"][0] == f"kill -CONT {launcher}"
     os.kill(launcher, signal.SIGCONT)
     root("wait", "r")
     assert root.worker("r", "W")["verdict"] == "timeout"

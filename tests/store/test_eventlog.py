@@ -19,7 +19,19 @@ from conftest import PATIENCE_S, Root, clean_environment, orchestra_argv
 
 from orchestra.engine.conduct import conduct
 from orchestra.engine.narrator import Narrator
-from orchestra.model.event import ALERTS, OBSERVATIONS, Damage, Draft, Event, decode, encode, read_log
+from orchestra.model.event import (
+    ALERTS,
+    LOG_DAMAGED,
+    OBSERVATIONS,
+    Damage,
+    Draft,
+    Event,
+    decode,
+    encode,
+    read_lines,
+    torn,
+)
+from orchestra.model.history import History
 from orchestra.store import eventlog
 from orchestra.store.eventlog import Appender, EventLog, Repair
 from orchestra.store.layout import Layout
@@ -49,8 +61,18 @@ def append(log: EventLog, *drafts: Draft) -> list[Event]:
 
 
 def repair(log: EventLog) -> list[Repair]:
+    """As a command does: what was in the middle is told behind."""
     with log.exclusive() as appender:
-        return appender.repair(torn=False) + appender.repair(torn=True)
+        repairs = [appender.repair(torn=True), appender.repair(torn=False)]
+        done = [repair for repair in repairs if repair is not None]
+        drafts = [Draft(ALERTS, LOG_DAMAGED, r.to_json()) for r in done if not r.damage[0].torn]
+        appender.append(drafts, at=AT, epoch=1)
+    return done
+
+
+def others(events: list[Event]) -> list[Event]:
+    """But for what tells of damage."""
+    return [event for event in events if event.kind != LOG_DAMAGED]
 
 
 def read_anew(log: EventLog) -> tuple[list[Event], EventLog]:
@@ -73,10 +95,12 @@ def size_of(events: list[Event]) -> int:
 
 def test_cut_at_every_byte_exactly_the_committed_prefix_is_read() -> None:
     for cut in range(len(WHOLE) + 1):
-        reading = read_log(WHOLE[:cut])
+        whole = WHOLE[: WHOLE.rfind(b"\n", 0, cut) + 1]
+        reading = read_lines(whole, 0, 0)
         assert reading.events == committed(cut), cut
         assert reading.good_end == size_of(committed(cut)), cut
-        assert sum(damage.size for damage in reading.damage) == cut - reading.good_end, cut
+        assert reading.damage == []
+        assert sum(damage.size for damage in torn(reading.good_end, cut)) == cut - reading.good_end, cut
 
 
 def test_cut_at_every_byte_it_is_repaired_and_appending_goes_on(tmp_path: Path) -> None:
@@ -85,9 +109,7 @@ def test_cut_at_every_byte_it_is_repaired_and_appending_goes_on(tmp_path: Path) 
         before = committed(cut)
         torn = WHOLE[size_of(before) : cut]
         repairs = repair(log)
-        assert [(r.damage.offset, r.damage.size, r.damage.torn) for r in repairs] == (
-            [(size_of(before), len(torn), True)] if torn else []
-        )
+        assert [r.damage for r in repairs] == ([[Damage(size_of(before), len(torn), True)]] if torn else [])
         for done in repairs:
             assert Path(done.saved_as).read_bytes() == torn, cut
             os.unlink(done.saved_as)
@@ -158,31 +180,55 @@ def test_a_damaged_line_in_the_middle_costs_that_line_only(
     assert reader.read_new() == good
     assert reader.damage == [Damage(size_of(EVENTS[:which]), len(bad), False)]
 
-    repairs = repair(log)
-    saved = {r.damage.offset: Path(r.saved_as).read_bytes() for r in repairs}
-    assert b"".join(saved[offset] for offset in sorted(saved)) == bad
-    blanked = Path(log.path).read_bytes()[size_of(EVENTS[:which]) :][: len(bad)]
-    assert blanked.strip(b" \n") == b""
-    assert Path(log.path).stat().st_size == len(WHOLE), "offsets stay true"
+    before = Path(log.path).read_bytes()
+    (done,) = repair(log)
+    assert (done.damage, done.kept) == (reader.damage, len(bad))
+    assert Path(done.saved_as).read_bytes() == bad
+    assert Path(log.path).read_bytes().startswith(before), "nothing is written over"
     (after,) = append(log, AFTER)
     events, fresh = read_anew(log)
-    assert (events, fresh.damage) == ([*good, after], [])
+    assert (others(events), fresh.damage) == ([*good, after], [])
 
 
-def test_two_places_of_damage_are_set_aside_apart(tmp_path: Path) -> None:
-    log = log_at(tmp_path, LINES[0] + b"bad\n" + LINES[1] + b"\0\0\0")
-    repairs = repair(log)
-    assert [r.damage.torn for r in repairs] == [False, True]
-    assert [Path(r.saved_as).read_bytes() for r in repairs] == [b"bad\n", b"\0\0\0"]
-    assert Path(log.path).read_bytes() == LINES[0] + b"   \n" + LINES[1]
+def test_many_places_of_damage_are_set_aside_together_and_told_in_one_line(tmp_path: Path) -> None:
+    good = [encode(Event(op, AT, OBSERVATIONS, "noted", 1, {})) for op in range(1, 5001)]
+    bad = [b"x" * (i % 7 + 1) + b"\n" for i in range(len(good) - 1)]
+    log = log_at(tmp_path, b"".join(a + b for a, b in zip(good, [*bad, b"torn"], strict=True)))
+    tail, middle = repair(log)
+    assert Path(tail.saved_as).read_bytes() == b"torn"
+    assert Path(middle.saved_as).read_bytes() == b"".join(bad)
+    told = middle.to_json()
+    assert (told["offset"], told["size"]) == (len(good[0]), sum(map(len, bad)))
+    assert [size for _, size in told["places"]] == [len(line) for line in bad]
+    events, fresh = read_anew(log)
+    assert (len(events), fresh.damage, repair(fresh)) == (len(good) + 1, [], [])
+    history = History().apply(events)
+    assert history.alerts[0]["places"] == len(bad)
 
 
-def test_repairing_twice_takes_nothing_more_away(tmp_path: Path) -> None:
-    log = log_at(tmp_path, LINES[0] + b"bad\n" + LINES[1] + b"torn")
-    repair(log)
-    once = Path(log.path).read_bytes()
+def test_what_is_damaged_after_it_was_told_is_told_again(tmp_path: Path) -> None:
+    log = log_at(tmp_path, LINES[0] + b"bad\n" + LINES[1] + LINES[2])
+    (first,) = repair(log)
+    data = Path(log.path).read_bytes()
+    Path(log.path).write_bytes(LINES[0].replace(b"plain", b"plane") + data[len(LINES[0]) :])
     _, fresh = read_anew(log)
-    assert (repair(fresh), Path(log.path).read_bytes()) == ([], once)
+    assert fresh.damage == [Damage(0, len(LINES[0]) + 4, False)]
+    (second,) = repair(fresh)
+    assert (first.saved_as, second.saved_as) == (
+        f"{log.damaged_path}.{len(LINES[0])}",
+        f"{log.damaged_path}.0",
+    )
+    assert read_anew(log)[1].damage == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"offset": [], "size": {}}, {"places": 7}, {"places": [[1]]}, {"places": ["ab"]}, {"offset": 1}],
+)
+def test_what_tells_of_no_place_hides_no_damage(tmp_path: Path, data: dict[str, Any]) -> None:
+    log = log_at(tmp_path, LINES[0] + b"bad\n" + LINES[1])
+    append(log, Draft(ALERTS, LOG_DAMAGED, data))
+    assert read_anew(log)[1].damage == [Damage(len(LINES[0]), 4, False)]
 
 
 def test_a_log_that_is_being_repaired_again_after_a_crash_loses_nothing(

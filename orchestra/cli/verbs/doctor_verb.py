@@ -48,7 +48,7 @@ def doctor_(
     run_dir = layout.run_dir if layout is not None else None
     place = Place(session.root, session.given_root, session.given_narrator, run_dir)
     own = of_run(layout, place) if layout is not None else []
-    checks = examine([*machine(session.root), *of_runs(place), *own, agents()])
+    checks = examine([*own, *machine(session.root), *of_runs(place), agents()])
     body = {"checks": [check.to_json() for check in checks]}
     session.answer(body, commands(checks), lambda: show(checks))
     return SOMETHING_BAD if any(check.verdict == Health.BAD for check in checks) else IN_ORDER

@@ -41,7 +41,7 @@ _OF_OTHERS = ("explain", "stop")
 def steps_about(words: str, view: WorkerView, *, free: bool) -> list[str]:
     """What makes sense now for this one worker; `free`: what changes the run is not refused."""
     name = view.record.name
-    found = []
+    found = [f"kill -CONT {view.process.pid}"] if view.stopped and view.process else []
     if view.leftovers and free:
         found.append(f"orchestra stop {words} {name}")
     if free and view.state == State.FAILED and worth_proposing(view):

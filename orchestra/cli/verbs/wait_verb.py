@@ -65,7 +65,8 @@ def wait_(
     The answer says what changed since OP, and `next` carries the cursor for the next call. Without
     --since a failure that was told already ends it again at once: after a retry, wait from its op on.
     While orchestra run is at work, a wait for the whole run with --keep-going lasts until that has ended,
-    or ends at once where it dies or is interrupted.
+    or ends at once where it dies or is interrupted. Where it died before, and nobody is at work, another has
+    ten seconds to begin.
 
     \b
     Examples:
@@ -78,6 +79,8 @@ def wait_(
 
     gc.enable()  # unlike most calls, this one may last
     scope = Scope(tuple(only or ()), phase, since, keep_going, drain)
+    if follow:
+        tell_alerts(session, observer)
     with working(session, "waiting") as show:
         tally = Tally()
 
@@ -110,10 +113,11 @@ def wait_(
     }
 
     def text() -> None:
-        from orchestra.cli.text import show_workers
+        from orchestra.cli.text import show_alerts, show_workers
 
         show_workers(chosen[:MOST_ROWS])
         print(f"{report.outcome}: {in_words(counts) or 'nothing was started yet'}")
+        show_alerts(snapshot.present())
 
     again = wait_again(session.words, report.op, scope, timeout, follow=follow)
     over = f"orchestra status {session.words}"  # nothing is left to wait for
@@ -147,6 +151,21 @@ def drained(
             FanOut(conductor, Room(observer.layout.root)).run(waiting)
 
     return drain(observer, scope, timeout_s=timeout_s, start=start, on_change=tell)
+
+
+def tell_alerts(session: Session, observer: Observer) -> None:
+    """What is wrong from the beginning, as that a dead narrator holds the run: no change will tell it."""
+    snapshot = observer.snapshot()
+    alerts = snapshot.present()[:MOST_ALERTS]
+    if not alerts:
+        return
+    if session.as_json:
+        body = {"op": snapshot.op, "alerts": alerts}
+        session.line(session.envelope(body, session.next_steps(observer, snapshot)))
+        return
+    from orchestra.cli.text import show_alerts
+
+    show_alerts(alerts)
 
 
 def tell_line(session: Session, view: WorkerView, op: int) -> None:
