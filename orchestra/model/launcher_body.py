@@ -26,7 +26,7 @@ told_by=''                                # the signal that said so, where it wa
 trap 'why=${why:-stopped}' USR1           # orchestra stop
 trap 'why=${why:-timeout}' ALRM
 # Somebody else, or the machine going down.
-others=(HUP INT QUIT TRAP ABRT USR2 TERM STKFLT XCPU XFSZ VTALRM PROF IO PWR SYS)
+others=(HUP INT QUIT ABRT USR2 TERM STKFLT XCPU XFSZ VTALRM PROF IO PWR)
 [[ $timeout_s != 0 ]] || others+=(ALRM)
 for name in "${others[@]}"; do
   # shellcheck disable=SC2064

@@ -127,8 +127,8 @@ def test_a_spawn_picks_up_what_a_dead_narrator_left_unstarted(trees: Trees) -> N
 def test_a_pipe_in_the_place_of_a_launchers_own_words_holds_nobody_up(trees: Trees) -> None:
     abandon(trees, "true")
     os.mkfifo(trees.run_dir / "attempts/W/1/launcher.err")
-    (failed,) = trees.root("spawn", "t", "--no-throttle", timeout=20).json["failed"]
-    assert failed["reason"] == "its launcher could not be started: No such device or address"
+    assert trees.root("spawn", "t", "--no-throttle", timeout=20).names("spawned") == ["W"]
+    assert trees.result()["status"] == "done"
 
 
 def test_what_was_stopped_before_it_started_cannot_start_any_more(trees: Trees) -> None:

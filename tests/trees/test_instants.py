@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,8 +217,9 @@ def test_stop_leaves_a_launcher_that_reports_what_helps_it_to(trees: Trees) -> N
     """Its worker has ended well, and it looks at what that made."""
     helpers = trees.path / "helpers"
     helpers.mkdir()
-    (helpers / "grep").write_text(f'#!/bin/sh\n: >"{helpers}/asked"; sleep 4; exec /bin/grep "$@"\n')
-    (helpers / "grep").chmod(0o755)
+    real = shutil.which("tr")
+    (helpers / "tr").write_text(f'#!/bin/sh\n: >"{helpers}/asked"; sleep 4; exec {real} "$@"\n')
+    (helpers / "tr").chmod(0o755)
     row = {"name": "W", "brief": "b", "command": ["echo", "the result"], "expect": ["stdout"]}
     env = {"PATH": f"{helpers}:{os.environ['PATH']}"}
     trees.root("spawn", "t", "--from", "-", "--no-throttle", stdin=json.dumps([row]), env=env)
