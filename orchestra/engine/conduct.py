@@ -21,6 +21,7 @@ from orchestra.engine.vigil import Vigil, heartbeat_in_words
 from orchestra.errors import NarratorAlreadyActive, OrchestraError, Storage, Superseded, Usage
 from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, LOG_DAMAGED, Draft, Event
+from orchestra.model.history import in_short
 from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
 from orchestra.model.record import Seat
 from orchestra.model.snapshot import WorkerView
@@ -127,7 +128,7 @@ class Conductor(Observer):
         self.begun = True
         for event in self.record(told):
             if event.kind != "lock_taken_over":
-                self.recovered.append({"what": event.kind, **event.data})
+                self.recovered.append({"what": event.kind, **in_short(event.data)})
         if freed is not None:
             self.record(self._untold_damage())
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})

@@ -87,9 +87,7 @@ class History:
                 if epoch > self.epoch:
                     self.epoch = epoch
                 if topic == ALERTS:
-                    if isinstance(places := data.get("places"), list):  # there may be many
-                        data = {**data, "places": len(places)}
-                    self.alerts.append({"op": op, "at": at, "kind": kind, **data})
+                    self.alerts.append({"op": op, "at": at, "kind": kind, **in_short(data)})
                 try:
                     if (fact := facts(kind)) is not None:
                         name = data.get("worker", "")
@@ -143,6 +141,12 @@ class History:
         if draft.kind == "running_again":
             return not record.stalled
         return draft.kind == "stalled" and record.stalled
+
+
+def in_short(alert: dict[str, Any]) -> dict[str, Any]:
+    """As it is answered: of the places of damage, which may be many, their number."""
+    places = alert.get("places")
+    return {**alert, "places": len(places)} if isinstance(places, list) else alert
 
 
 def _run_created(history: History, event: Event) -> None:

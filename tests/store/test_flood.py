@@ -233,6 +233,19 @@ def test_a_hole_with_a_line_behind_it_fills_no_disk(root: Root) -> None:
     assert [e["kind"] for e in root_events(root)].count("log_damaged") == 1
 
 
+def test_of_many_places_of_damage_an_answer_has_the_number(root: Root) -> None:
+    root.init("r")
+    log = root.run_dir("r") / "events.jsonl"
+    line = log.read_bytes()
+    log.write_bytes((line + b"x\n") * 3000 + line)
+    (told,) = root("unlock", "r").json["recovered"]
+    assert (told["what"], told["places"], told["size"]) == ("log_damaged", 3000, 6000)
+    (alert,) = root("status", "r").json["alerts"]
+    assert (alert["places"], len(list(root.run_dir("r").glob("events.damaged.*")))) == (3000, 1)
+    assert "6000 bytes in 3000 places at offset" in root("status", "r", "--text").stdout
+    assert root("unlock", "r").json["recovered"] == []
+
+
 def root_events(root: Root) -> list[dict[str, Any]]:
     return [json.loads(line) for line in root("events", "r").stdout.splitlines()]
 
