@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 MOST_ALERTS = 10  # in one answer; `truncated` tells of more
 
 
+def truncated(*, workers: int, alerts: int) -> dict[str, int] | bool:
+    """How many of each are left out of an answer; False: none. `alerts`: how many there are."""
+    left_out = {"workers": max(0, workers), "alerts": max(0, alerts - MOST_ALERTS)}
+    return left_out if any(left_out.values()) else False
+
+
 def complete_run(ctx: click.Context, args: list[str], incomplete: str) -> list[str]:
     from orchestra.engine.place import run_ids
     from orchestra.errors import OrchestraError

@@ -89,7 +89,7 @@ def freed(rows: list[Row]) -> str:
 
 def place_in_log(row: Row) -> str:
     many = f" in {row['places']} places" if row.get("places") else ""
-    return f"{row['size']} bytes{many} at offset {row['offset']}"
+    return f"{row.get('size', '?')} bytes{many} at offset {row.get('offset', '?')}"
 
 
 def damaged(rows: list[Row]) -> str:

@@ -96,11 +96,10 @@ class Conductor(Observer):
                 self.check_still_mine()
                 self.history.apply(appender.news)
                 told = log_damaged(appender.repair(torn=True))  # somebody died in an append since we began
+                if self.begun:
+                    told += log_damaged(appender.repair(torn=False))
                 fresh = told + [draft for draft in drafts if not self.history.knows(draft)]
                 events = appender.append(fresh, at=clock.now(), epoch=self.epoch)
-                if self.begun:
-                    told = log_damaged(appender.repair(torn=False))
-                    events += appender.append(told, at=clock.now(), epoch=self.epoch)
         except OSError as error:
             raise faults.unreadable("append to the event log", self.layout, error) from error
         self.history.apply(events)

@@ -254,9 +254,10 @@ class Observer:
             name, process = view.record.name, view.process
             if view.stopped and process:
                 alerts.append({"kind": "stopped_launcher", "worker": name, "pid": process.pid})
-            elif view.reason:  # one that runs has it only where something is wrong
-                kind = "stalled" if view.state == State.STALLED else "held_up"
-                alerts.append({"kind": kind, "worker": name, "reason": view.reason})
+            if view.state == State.STALLED:
+                alerts.append({"kind": "stalled", "worker": name, "reason": view.reason})
+            elif view.reason and not view.stopped:  # one that runs has it only where something is wrong
+                alerts.append({"kind": "held_up", "worker": name, "reason": view.reason})
         left = [(record.name, record.leftovers) for record in self.history.workers.having("leftovers")]
         for record in self.history.workers.having("going"):
             left.append((record.name, views.named(record.name).leftovers))

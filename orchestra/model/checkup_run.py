@@ -43,7 +43,7 @@ def runs(count: int, closed: Sequence[str], logless: Sequence[str]) -> Check:
     if closed:
         return unknown("runs", f"beside {count} runs, these may not be looked into: {some(closed)}")
     if logless:
-        found = f"{count}, of which these have no event log any more: {some(logless)}"
+        found = f"{count}, of which these have no event log, or an empty one: {some(logless)}"
         return Check("runs", found, Health.WARNING, f"orchestra status {logless[0]}")
     return Check("runs", f"{count}, all of which may be looked into")
 

@@ -179,7 +179,7 @@ def untold(damage: list[Damage], events: list[Event]) -> list[Damage]:
     """Without what these events, which stand behind it, tell of."""
     told: set[tuple[int, int]] = set()
     for event in events if damage else ():
-        if event.kind == LOG_DAMAGED and not event.data.get("torn"):
+        if event.kind == LOG_DAMAGED:
             told.update(_places(event.data))
     return [d for d in damage if (d.offset, d.size) not in told] if told else damage
 
@@ -188,7 +188,7 @@ def _places(data: dict[str, Any]) -> list[tuple[int, int]]:
     """(offset, size) of all that a `log_damaged` tells of; none of one that is not as we write it."""
     places = data.get("places", [[data.get("offset"), data.get("size")]])
     with contextlib.suppress(TypeError, ValueError):
-        return [(int(offset), int(size)) for offset, size in places]
+        return [(offset, size) for offset, size in places if type(offset) is type(size) is int]
     return []
 
 

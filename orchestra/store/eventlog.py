@@ -47,6 +47,7 @@ CHECKED_WHOLE = 1 << 20
 CHUNK = 1 << 16  # of the log, held at once: what becomes of more would not stay in a CPU's own cache
 MOST_LINE = 10 * MOST_INPUT  # bytes: one of a brief takes six at most in JSON, and an entry stands beside it
 MOST_KEPT = MOST_INPUT  # bytes of damage that are set aside in one repair
+MOST_PLACES = 10_000  # of damage in one repair: what tells of them is to be a line itself
 LONG = 16 << 20  # from here on it pays to import a parser that takes half the time of json
 BEHIND = 24  # bytes before an offset that tell one log from another: a checksum is among them
 PATIENCE_S = 10.0  # for whoever holds the log's lock: an append takes milliseconds
@@ -122,7 +123,8 @@ class EventLog:
             # In this order: who is interrupted in between is left with a place and an operation
             # that do not belong together, and is not taken for a fold of the log up to there.
             self.place = Place(reading.good_end, _behind(fd, reading.good_end))
-            self.damage = untold(self.damage + reading.damage, reading.events)
+            self.damage += reading.damage
+            self.damage = untold(self.damage, reading.events)
             if reading.events:
                 self.last_op = max(self.last_op, *map(attrgetter("op"), reading.events))
 
@@ -181,8 +183,10 @@ class Appender:
         self.news = news
 
     def repair(self, *, torn: bool) -> Repair | None:
-        """Set a `torn` tail aside, and cut it off; or what is bad in the middle. None: nothing is."""
-        damage = [damage for damage in self.damage() if damage.torn == torn]
+        """Set a `torn` tail aside, and cut it off; or what is bad in the middle, as much as one line can
+        tell. None: nothing is.
+        """
+        damage = [damage for damage in self.damage() if damage.torn == torn][:MOST_PLACES]
         if not damage:
             return None
         saved_as = f"{self.log.damaged_path}.{damage[0].offset}"
@@ -190,7 +194,7 @@ class Appender:
         if torn:
             os.ftruncate(self.fd, damage[0].offset)
             os.fsync(self.fd)
-        self.log.damage = [damage for damage in self.log.damage if damage.torn != torn]
+        self.log.damage = [d for d in self.log.damage if d.torn != torn or d.offset > damage[-1].offset]
         return Repair(damage, saved_as, kept)
 
     def _set_aside(self, places: list[Damage], saved_as: str) -> int:
@@ -214,7 +218,8 @@ class Appender:
         if self.log.damage:
             found: list[Damage] = []
             for reading in _readings(self.fd, self.log.damage[0].offset):
-                found = untold(found + reading.damage, reading.events)
+                found += reading.damage
+                found = untold(found, reading.events)
             self.log.damage = found
         return self.log.damage
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from typing import Any
 
@@ -65,6 +66,24 @@ def test_who_follows_a_run_whose_narrator_is_dead_hears_that_first(root: Root) -
     following.communicate()
     lines = root("wait", "r", "--follow", "--since", "1").stdout.splitlines()
     assert ["worker" in json.loads(line) for line in lines] == [True, False], "no alert, no line of alerts"
+
+
+def test_many_alerts_before_all_else_give_no_cursor_away(root: Root) -> None:
+    root.init("r")
+    names = [f"W{i}" for i in range(14)]
+    root.spawn("r", {name: ["sleep", "300"] for name in names})
+    launchers = [root.mark("r", name)["pid"] for name in names]
+    for pid in launchers:
+        os.kill(pid, signal.SIGSTOP)
+    answer = root("wait", "r", "--timeout", "0").json
+    assert (len(answer["alerts"]), answer["truncated"]) == (10, {"workers": 0, "alerts": 4})
+    assert answer["next"][0] == "kill -CONT " + " ".join(map(str, launchers))
+    first, *rest = map(json.loads, root("wait", "r", "--follow", "--timeout", "0").stdout.splitlines())
+    assert (first["op"], len(first["alerts"]), len(rest)) == (0, 10, 15)
+    assert not any(step.startswith("orchestra wait") for step in first["next"])
+    text = root("wait", "r", "--text", "--follow", "--timeout", "0").stdout.splitlines()
+    assert "and 9 more" in text[0]
+    assert text[0] in text[1:], "the same at the end"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "interrupted"])

@@ -151,6 +151,19 @@ def test_a_launcher_short_of_descriptors_says_so(root: Root, files: int) -> None
     assert root("retry", "r", "W").names("spawned") == ["W"]
 
 
+def test_what_lives_on_of_a_launcher_that_died_with_a_word_is_told(root: Root) -> None:
+    """Its sign of life was lost, and its worker killed it."""
+    bash = false_bash(root, 'echo a word >&2; exec 3>/dev/null; exec /bin/bash "$@"')
+    root.init("r")
+    row = {"name": "W", "brief": "b", "command": ["sh", "-c", "kill -KILL $PPID; sleep 300"]}
+    answer = root("spawn", "r", "--from", "-", "--no-throttle", stdin=json.dumps([row]), env=bash)
+    assert answer.json["failed"][0]["verdict"] == "lost"
+    (alert,) = [a for a in root("status", "r").json["alerts"] if a["kind"] == "leftovers"]
+    assert alert["pids"]
+    assert root("stop", "r").code == 0
+    assert processes_of(root.path) == []
+
+
 def test_only_the_words_of_the_last_try_are_told(root: Root) -> None:
     root.init("r")
     bash = false_bash(root, "echo old words >&2; exit 1")

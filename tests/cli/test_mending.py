@@ -15,6 +15,12 @@ from pathlib import Path
 import pytest
 from conftest import Root, clean_environment, orchestra_argv, wait_until
 
+from orchestra.engine.conduct import conduct
+from orchestra.engine.narrator import Narrator
+from orchestra.errors import Storage
+from orchestra.model.event import ALERTS, Draft, Event, encode
+from orchestra.store.layout import Layout
+
 
 def test_retry_with_a_command_mends_a_typo(root: Root) -> None:
     root.init("r")
@@ -137,6 +143,38 @@ def test_damage_that_a_dead_holder_took_out_and_did_not_tell_is_told_by_the_next
     dead_holder(root)
     root("unlock", "r")
     assert len([e for e in root.events("r") if e["kind"] == "log_damaged"]) == 1
+
+
+def test_damage_at_the_end_is_told_beside_a_dead_holder(root: Root) -> None:
+    root.init("r")
+    dead_holder(root)
+    with (root.run_dir("r") / "events.jsonl").open("ab") as log:
+        log.write(b"garbage\n")
+    alerts = root("status", "r").json["alerts"]
+    assert [alert["kind"] for alert in alerts] == ["dead_holder", "log_damage"]
+
+
+def test_an_alert_that_does_not_say_enough_is_told_all_the_same(root: Root) -> None:
+    root.init("r")
+    log = root.run_dir("r") / "events.jsonl"
+    with log.open("ab") as file:
+        file.write(encode(Event(2, "2026-01-31T23:59:59.123Z", ALERTS, "log_damaged", 1, {})))
+    answer = root("status", "r", "--text")
+    assert (answer.code, "? bytes at offset ?" in answer.stdout) == (0, True)
+
+
+def test_what_cannot_be_set_aside_leaves_nothing_recorded(root: Root) -> None:
+    root.init("r")
+    log = root.run_dir("r") / "events.jsonl"
+    (root.run_dir("r") / f"events.damaged.{log.stat().st_size}").mkdir()
+    with conduct(Layout(str(root.run_dir("r"))), Narrator("test", None)) as conductor:
+        with log.open("ab") as file:
+            file.write(b"bad\n" + encode(Event(2, "2026-01-31T23:59:59.123Z", ALERTS, "odd", 1, {})))
+        before = log.read_bytes()
+        for _ in range(2):
+            with pytest.raises(Storage, match=r"events\.damaged"):
+                conductor.record([Draft(ALERTS, "mine", {})])
+        assert log.read_bytes() == before
 
 
 def test_what_a_dead_holder_was_building_goes_with_its_lock(root: Root) -> None:

@@ -206,6 +206,21 @@ def test_many_places_of_damage_are_set_aside_together_and_told_in_one_line(tmp_p
     assert history.alerts[0]["places"] == len(bad)
 
 
+def test_more_places_than_one_line_tells_are_told_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eventlog, "MOST_PLACES", 4)
+    monkeypatch.setattr(eventlog, "MOST_KEPT", 10)
+    log = log_at(tmp_path, b"".join(LINES[0] + b"x" * i + b"\n" for i in range(10)) + LINES[1])
+    told = []
+    for left in (6, 2, 0):
+        (done,) = repair(log)
+        told += done.damage
+        assert (len(log.damage), len(read_anew(log)[1].damage)) == (left, left)
+        assert (done.kept, os.stat(done.saved_as).st_size) == (10, 10)
+    assert [damage.size for damage in told] == list(range(1, 11))
+
+
 def test_what_is_damaged_after_it_was_told_is_told_again(tmp_path: Path) -> None:
     log = log_at(tmp_path, LINES[0] + b"bad\n" + LINES[1] + LINES[2])
     (first,) = repair(log)
@@ -223,7 +238,16 @@ def test_what_is_damaged_after_it_was_told_is_told_again(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "data",
-    [{}, {"offset": [], "size": {}}, {"places": 7}, {"places": [[1]]}, {"places": ["ab"]}, {"offset": 1}],
+    [
+        {},
+        {"offset": [], "size": {}},
+        {"offset": float("inf"), "size": 1},
+        {"offset": "1", "size": True},
+        {"places": 7},
+        {"places": [[1]]},
+        {"places": ["ab"]},
+        {"offset": 1},
+    ],
 )
 def test_what_tells_of_no_place_hides_no_damage(tmp_path: Path, data: dict[str, Any]) -> None:
     log = log_at(tmp_path, LINES[0] + b"bad\n" + LINES[1])

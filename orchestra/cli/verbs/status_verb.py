@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from orchestra.cli.options import MOST_ALERTS, Phase, Run, session_of
+from orchestra.cli.options import MOST_ALERTS, Phase, Run, session_of, truncated
 from orchestra.engine.beat import how_far
 from orchestra.engine.observe import Observer
 from orchestra.model.record import State
@@ -70,9 +70,7 @@ def status_(
         "lock": snapshot.lock,
         "seat": snapshot.seat,
         "alerts": snapshot.alerts[:MOST_ALERTS],
-        "truncated": False
-        if not hidden and len(snapshot.alerts) <= MOST_ALERTS
-        else {"workers": hidden, "alerts": max(0, len(snapshot.alerts) - MOST_ALERTS)},
+        "truncated": truncated(workers=hidden, alerts=len(snapshot.alerts)),
     }
 
     def text() -> None:

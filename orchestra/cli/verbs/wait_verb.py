@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestra.cli.options import MOST_ALERTS, Phase, Run, complete_worker, duration, session_of
+from orchestra.cli.options import MOST_ALERTS, Phase, Run, complete_worker, duration, session_of, truncated
 from orchestra.cli.progress import Tally, in_words, working
 from orchestra.cli.session import Session
 from orchestra.engine.observe import Observer
@@ -80,7 +80,7 @@ def wait_(
     gc.enable()  # unlike most calls, this one may last
     scope = Scope(tuple(only or ()), phase, since, keep_going, drain)
     if follow:
-        tell_alerts(session, observer)
+        tell_alerts(session, observer, since or 0)
     with working(session, "waiting") as show:
         tally = Tally()
 
@@ -109,7 +109,7 @@ def wait_(
         "workers": [view.to_json() for view in chosen[:MOST_ROWS]],
         "lock": snapshot.lock,
         "alerts": snapshot.alerts[:MOST_ALERTS],
-        "truncated": {"workers": len(chosen) - MOST_ROWS} if len(chosen) > MOST_ROWS else False,
+        "truncated": truncated(workers=len(chosen) - MOST_ROWS, alerts=len(snapshot.alerts)),
     }
 
     def text() -> None:
@@ -153,15 +153,16 @@ def drained(
     return drain(observer, scope, timeout_s=timeout_s, start=start, on_change=tell)
 
 
-def tell_alerts(session: Session, observer: Observer) -> None:
+def tell_alerts(session: Session, observer: Observer, since: int) -> None:
     """What is wrong from the beginning, as that a dead narrator holds the run: no change will tell it."""
     snapshot = observer.snapshot()
-    alerts = snapshot.present()[:MOST_ALERTS]
+    alerts = snapshot.present()
     if not alerts:
         return
     if session.as_json:
-        body = {"op": snapshot.op, "alerts": alerts}
-        session.line(session.envelope(body, session.next_steps(observer, snapshot)))
+        steps = session.next_steps(observer, snapshot)
+        body = {"op": since, "alerts": alerts[:MOST_ALERTS]}  # whoever goes on from here misses nothing
+        session.line(session.envelope(body, [step for step in steps if verb_of(step) != "wait"]))
         return
     from orchestra.cli.text import show_alerts
 
