@@ -45,6 +45,7 @@ class Conductor(Observer):
         self.saved_to = 0  # how far into the log state.json was last meant to speak
         self.began_at = 0  # the last operation before this command's own
         self.begun = False  # what the log has lost is written back; till then damage stays in sight
+        self.untold: list[Draft] = []  # damage that was set aside, and could not be told in the log yet
         self.recovered: list[dict[str, object]] = []  # what was put right, for the answer
 
     @property
@@ -89,17 +90,19 @@ class Conductor(Observer):
 
     def record(self, drafts: list[Draft]) -> list[Event]:
         """Append facts that are not known yet. Raises Storage and Superseded, recording nothing."""
-        if not drafts and not (self.begun and self.log.damage):
+        if not drafts and not self.untold and not (self.begun and self.log.damage):
             return []
         try:
             with self.log.exclusive() as appender:
                 self.check_still_mine()
                 self.history.apply(appender.news)
-                told = log_damaged(appender.repair(torn=True))  # somebody died in an append since we began
+                # Somebody died in an append since we began.
+                self.untold += log_damaged(appender.repair(torn=True))
                 if self.begun:
-                    told += log_damaged(appender.repair(torn=False))
-                fresh = told + [draft for draft in drafts if not self.history.knows(draft)]
+                    self.untold += log_damaged(appender.repair(torn=False))
+                fresh = self.untold + [draft for draft in drafts if not self.history.knows(draft)]
                 events = appender.append(fresh, at=clock.now(), epoch=self.epoch)
+                self.untold = []
         except OSError as error:
             raise faults.unreadable("append to the event log", self.layout, error) from error
         self.history.apply(events)
@@ -119,17 +122,23 @@ class Conductor(Observer):
         self.open()
         self.began_at = self.history.op
         self.saved_to = self.log.place.offset
+        aside = [os.path.basename(f"{self.layout.damaged}.{self.saved_to}")]  # where somebody cut off a tail
         told += self._write_back(headless_op)
         if freed is not None:
             seen = process.lives(freed.process) is False
             reason = "its holder is dead" if seen else "its holder's heartbeat has stopped"
             told.append(Draft(ALERTS, "lock_taken_over", {"holder": freed.to_json(), "reason": reason}))
         self.begun = True
-        for event in self.record(told):
-            if event.kind != "lock_taken_over":
-                self.recovered.append({"what": event.kind, **in_short(event.data)})
+        events = self.record(told)
+        events += self.record(
+            self._untold_damage(aside if freed is None else os.listdir(self.layout.run_dir))
+        )
+        self.recovered += [
+            {"what": event.kind, **in_short(event.data)}
+            for event in events
+            if event.kind != "lock_taken_over"
+        ]
         if freed is not None:
-            self.record(self._untold_damage())
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
 
     def _write_back(self, headless_op: int | None) -> list[Draft]:
@@ -162,14 +171,17 @@ class Conductor(Observer):
                     with contextlib.suppress(OSError):
                         os.unlink(f"{place}/{name}")
 
-    def _untold_damage(self) -> list[Draft]:
-        """What the dead holder took out of the log, and did not live to tell."""
+    def _untold_damage(self, names: list[str]) -> list[Draft]:
+        """What was taken out of the log by somebody who was killed or hindered before it was told; by its
+        file, if it is among these.
+        """
         told = {os.path.basename(str(alert.get("saved_as"))) for alert in self.history.alerts}
         place, prefix = os.path.split(f"{self.layout.damaged}.")
         drafts = []
-        for name in sorted(os.listdir(place)):
+        for name in sorted(names):
             path, offset = f"{place}/{name}", name.removeprefix(prefix)
-            if name.startswith(prefix) and offset.isascii() and offset.isdigit() and name not in told:
+            ours = name.startswith(prefix) and offset.isascii() and offset.isdigit() and name not in told
+            if ours and os.path.isfile(path):
                 note = {"offset": int(offset), "size": os.lstat(path).st_size, "saved_as": path}
                 drafts.append(Draft(ALERTS, LOG_DAMAGED, note))
         return drafts

@@ -68,7 +68,7 @@ def record_facts(observer: Observer) -> Recorder:
             return
         with contextlib.suppress(OSError), observer.log.exclusive() as appender:
             history = observer.history.apply(appender.news)
-            if appender.damage():
+            if any(damage.torn for damage in appender.damage()):
                 return  # the next mutating command repairs it first
             fresh = [draft for draft in drafts if not history.knows(draft)]
             history.apply(appender.append(fresh, at=clock.now(), epoch=history.epoch))

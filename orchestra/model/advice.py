@@ -78,11 +78,11 @@ def wake(s: Standing) -> Iterator[str]:
 
 def after_a_death(s: Standing) -> Iterator[str]:
     """The built-in narrator died or was interrupted: it goes on with the plan. Another dead holder:
-    any mutating command takes over, and unlock does only that; as it does for a log that was cut.
+    any mutating command takes over, and unlock does only that; as it does for a log that was cut or damaged.
     """
     if s.free and s.unfinished and s.narration is not None and not s.narration.over:
         yield " ".join(["orchestra run --run", s.run, *s.narration.flags])
-    elif s.free and (s.present("dead_holder") or s.present("log_shortened")):
+    elif s.free and any(map(s.present, ("dead_holder", "log_shortened", "log_damage"))):
         yield f"orchestra unlock {s.run}"
 
 

@@ -63,8 +63,11 @@ missing() {   # reason: the first expected artefact that is not there, if any
       return 0
     fi
     if [[ ! -f $file || ! -r $file || $size -lt $least ]]; then
-      reason="\"exit 0, but ${expect[i + 2]:1:-1} has $size bytes of at least $least\""
-      [[ -e $file ]] || reason="\"exit 0, but ${expect[i + 2]:1:-1} is missing\""
+      reason="has $size bytes of at least $least"
+      [[ -r $file ]] || reason='may not be read'
+      [[ -f $file ]] || reason='is no regular file'
+      [[ -e $file ]] || reason='is missing'
+      reason="\"exit 0, but ${expect[i + 2]:1:-1} $reason\""
       return 0
     fi
     # An agent with nothing to say still ends its line. (Not by grep, which holds a whole line.)

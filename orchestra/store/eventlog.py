@@ -47,6 +47,7 @@ CHECKED_WHOLE = 1 << 20
 CHUNK = 1 << 16  # of the log, held at once: what becomes of more would not stay in a CPU's own cache
 MOST_LINE = 10 * MOST_INPUT  # bytes: one of a brief takes six at most in JSON, and an entry stands beside it
 MOST_KEPT = MOST_INPUT  # bytes of damage that are set aside in one repair
+FLOOD = 1 << 20  # bytes of a torn tail: it is no line that somebody died in
 MOST_PLACES = 10_000  # of damage in one repair: what tells of them is to be a line itself
 LONG = 16 << 20  # from here on it pays to import a parser that takes half the time of json
 BEHIND = 24  # bytes before an offset that tell one log from another: a checksum is among them
@@ -114,8 +115,10 @@ class EventLog:
         size, before = os.fstat(fd).st_size, self.place
         if size < before.offset or _behind(fd, before.offset) != before.behind:
             if not self.may_be_missing:
-                why = f"it was cut or replaced while a command had it: {before.offset} bytes were read, "
-                raise LogChanged(errno.ESTALE, f"{why}{size} are there", self.path)
+                why = f"{before.offset} bytes of it were read, and {size} are there"
+                if size >= before.offset:
+                    why = f"what was read up to offset {before.offset} is not what stands there now"
+                raise LogChanged(errno.ESTALE, f"it was changed while a command had it: {why}", self.path)
             self.place = Place(size, _behind(fd, size))
         self.damage = [d for d in self.damage if not d.torn]
         for reading in _readings(fd, self.place.offset):
@@ -198,20 +201,39 @@ class Appender:
         return Repair(damage, saved_as, kept)
 
     def _set_aside(self, places: list[Damage], saved_as: str) -> int:
-        """Copy damaged bytes to the end of a file; returns how many: at most MOST_KEPT."""
+        """Copy damaged bytes to the end of a file; returns how many: at most MOST_KEPT. Of a flood that has
+        filled the disk, what there is space for: to cut it off gives that back.
+        """
         never_held = os.O_NONBLOCK | os.O_NOFOLLOW  # by a FIFO, say, that a worker has put there
         aside = os.open(saved_as, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | never_held, 0o600)
-        kept = 0
+        before, kept = os.fstat(aside).st_size, 0
         try:
             for offset, size, _ in places:
                 data = os.pread(self.fd, min(size, MOST_KEPT - kept), offset)
                 write_all(aside, data)
                 kept += len(data)
             os.fsync(aside)
+        except OSError as error:
+            if (
+                error.errno not in (errno.ENOSPC, errno.EDQUOT)
+                or places[0].size <= FLOOD
+                or not places[0].torn
+            ):
+                self._take_back(aside, before, saved_as)
+                raise
+            kept = os.fstat(aside).st_size - before
         finally:
             os.close(aside)
         sync_directory(os.path.dirname(saved_as))
         return kept
+
+    @staticmethod
+    def _take_back(aside: int, before: int, saved_as: str) -> None:
+        """What was copied for nothing: each try would leave more on a full disk."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(aside, before)
+            if not before:
+                os.unlink(saved_as)
 
     def damage(self) -> list[Damage]:
         """What is damaged now: others may have repaired what this reader once saw."""

@@ -19,6 +19,7 @@ from orchestra.engine.conduct import conduct
 from orchestra.engine.narrator import Narrator
 from orchestra.errors import Storage
 from orchestra.model.event import ALERTS, Draft, Event, encode
+from orchestra.store.eventlog import Appender
 from orchestra.store.layout import Layout
 
 
@@ -143,6 +144,67 @@ def test_damage_that_a_dead_holder_took_out_and_did_not_tell_is_told_by_the_next
     dead_holder(root)
     root("unlock", "r")
     assert len([e for e in root.events("r") if e["kind"] == "log_damaged"]) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["^C", "full"]
+)
+def test_what_was_cut_off_and_could_not_be_told_is_told_by_the_next(
+    root: Root, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    root.init("r")
+    log = root.run_dir("r") / "events.jsonl"
+    size = log.stat().st_size
+    with log.open("ab") as file:
+        file.write(b"torn")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    layout, narrator = Layout(str(root.run_dir("r"))), Narrator("test", None)
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Storage)):
+        patch.setattr(Appender, "append", fail)
+        with conduct(layout, narrator):
+            pass
+    assert log.stat().st_size == size
+    assert [row["what"] for row in root("unlock", "r").json["recovered"]] == ["log_damaged"]
+    (told,) = [e for e in root.events("r") if e["kind"] == "log_damaged"]
+    assert (told["offset"], told["size"]) == (size, 4)
+    assert root("unlock", "r").json["recovered"] == []
+
+
+def test_what_could_not_be_told_is_told_with_what_is_recorded_next(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.init("r")
+    log = root.run_dir("r") / "events.jsonl"
+
+    def fail(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with conduct(Layout(str(root.run_dir("r"))), Narrator("test", None)) as conductor:
+        with log.open("ab") as file:
+            file.write(b"torn")
+        with monkeypatch.context() as patch, pytest.raises(Storage):
+            patch.setattr(os, "fdatasync", fail)
+            conductor.record([Draft(ALERTS, "mine", {})])
+        kinds = [event.kind for event in conductor.record([Draft(ALERTS, "mine", {})])]
+        assert kinds == ["log_damaged", "mine"]
+
+
+def test_who_only_waits_records_ends_behind_damage_in_the_middle(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sh", "-c", 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done']})
+    log = root.run_dir("r") / "events.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join([lines[0], b"bad\n", *lines[1:]]))
+    (root.path / "go").touch()
+    answer = root("wait", "r").json
+    assert [alert["kind"] for alert in answer["alerts"]] == ["log_damage"]
+    assert answer["next"][0] == "orchestra unlock r"
+    assert log.read_bytes().count(b'"kind":"ended"') == 1
+    assert root("unlock", "r").json["recovered"][0]["what"] == "log_damaged"
+    assert root("status", "r").json["next"] == []
 
 
 def test_damage_at_the_end_is_told_beside_a_dead_holder(root: Root) -> None:
@@ -377,6 +439,21 @@ def test_what_is_expected_holds_more_than_white_space_whatever_its_least_size(ro
 
 
 @pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        ("mkdir", "is no regular file"),
+        ("mkfifo", "is no regular file"),
+        ("ln -s /dev/zero", "is no regular file"),
+    ],
+)
+def test_what_is_expected_and_is_no_file_is_told_as_such(root: Root, make: str, reason: str) -> None:
+    root.init("r")
+    root.spawn("r", {"W": ["sh", "-c", f"{make} $ORCHESTRA_OUT/r"]}, expect=["r"])
+    root("wait", "r")
+    assert root.worker("r", "W")["reason"] == f"exit 0, but r {reason}"
+
+
+@pytest.mark.parametrize(
     ("make", "state"),
     [("truncate -s 8T", "done"), ("head -c 99999999 /dev/zero | tr '\\0' ' ' >", "failed")],
     ids=["no-line-ends", "white-space"],
@@ -400,7 +477,7 @@ def test_an_unlock_clears_up_behind_a_dead_holder_even_by_force(root: Root, forc
     dead_holder(root)
     answer = root("unlock", "r", *force)
     assert answer.json["found"]["lock"] == "dead"
-    assert [row["what"] for row in answer.json["recovered"]] == ["lock_taken_over"]
+    assert [row["what"] for row in answer.json["recovered"]] == ["log_damaged", "lock_taken_over"]
     told = [e["kind"] for e in root.events("r")]
     assert told == ["run_created", "lock_taken_over", "log_damaged"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -339,8 +340,34 @@ def test_a_repair_that_cannot_save_the_bytes_takes_nothing_away(tmp_path: Path) 
         repair(log)
     assert Path(log.path).read_bytes() == WHOLE + b"torn"
     _, fresh = read_anew(log)
+    assert list(tmp_path.glob("events.damaged.*")) == []
     (done,) = repair(fresh)
-    assert Path(done.saved_as).read_bytes().endswith(b"torn")
+    assert Path(done.saved_as).read_bytes() == b"torn"
+
+
+@pytest.mark.parametrize("size", [eventlog.FLOOD, eventlog.FLOOD + 1])
+def test_of_a_flood_that_has_filled_the_disk_what_there_is_space_for_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    log = log_at(tmp_path, WHOLE + b"x" * size)
+
+    def fill(fd: int, data: bytes) -> None:
+        os.write(fd, data[:1000])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(eventlog, "write_all", fill)
+    if size > eventlog.FLOOD:
+        with log.exclusive() as appender:
+            done = appender.repair(torn=True)
+        assert done is not None
+        assert (done.kept, done.to_json()["kept"], os.stat(done.saved_as).st_size) == (1000, 1000, 1000)
+        assert Path(log.path).read_bytes() == WHOLE
+    else:
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                repair(log)
+            assert list(tmp_path.glob("events.damaged.*")) == []
+        assert os.stat(log.path).st_size == len(WHOLE) + size
 
 
 def test_no_drafts_touch_nothing(tmp_path: Path) -> None:
