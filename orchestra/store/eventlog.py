@@ -214,11 +214,8 @@ class Appender:
                 kept += len(data)
             os.fsync(aside)
         except OSError as error:
-            if (
-                error.errno not in (errno.ENOSPC, errno.EDQUOT)
-                or places[0].size <= FLOOD
-                or not places[0].torn
-            ):
+            flood = places[0].torn and places[0].size > FLOOD
+            if not (flood and error.errno in (errno.ENOSPC, errno.EDQUOT)):
                 self._take_back(aside, before, saved_as)
                 raise
             kept = os.fstat(aside).st_size - before
