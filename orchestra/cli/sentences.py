@@ -89,17 +89,21 @@ def freed(rows: list[Row]) -> str:
 
 def place_in_log(row: Row) -> str:
     many = f" in {row['places']} places" if row.get("places") else ""
-    return f"{row.get('size', '?')} bytes{many} at offset {row.get('offset', '?')}"
+    end = " (its end)" if row.get("torn") else ""
+    size = f"{row['size']} bytes" if "size" in row else "bytes"
+    return f"{size}{many} at offset {row.get('offset', '?')}{end}"
+
+
+def copy_of_damage(row: Row) -> str:
+    return f"{row['saved_as']}" + (f" (the first {row['kept']} bytes)" if "kept" in row else "")
 
 
 def damaged(rows: list[Row]) -> str:
     places = ", ".join(map(place_in_log, rows[:MOST_NAMES]))
     more = f" and in {len(rows) - MOST_NAMES} more places" if len(rows) > MOST_NAMES else ""
-    kept = f"; set aside as {rows[0]['saved_as']}" if rows[0].get("saved_as") else ""
-    if rows[0].get("kept"):
-        kept += f" (the first {rows[0]['kept']} bytes of it)"
-    torn = " at its end" if any(row.get("torn") for row in rows) else ""
-    return f"the event log was damaged{torn}: {places}{more} were no event{kept}"
+    copies = ", ".join(map(copy_of_damage, [row for row in rows[:MOST_NAMES] if row.get("saved_as")]))
+    kept = f"; copied to {copies}" if copies else ""
+    return f"the event log was damaged: {places}{more} were no event{kept}"
 
 
 def shortened(rows: list[Row]) -> str:

@@ -122,7 +122,6 @@ class Conductor(Observer):
         self.open()
         self.began_at = self.history.op
         self.saved_to = self.log.place.offset
-        aside = [os.path.basename(f"{self.layout.damaged}.{self.saved_to}")]  # where somebody cut off a tail
         told += self._write_back(headless_op)
         if freed is not None:
             seen = process.lives(freed.process) is False
@@ -130,9 +129,7 @@ class Conductor(Observer):
             told.append(Draft(ALERTS, "lock_taken_over", {"holder": freed.to_json(), "reason": reason}))
         self.begun = True
         events = self.record(told)
-        events += self.record(
-            self._untold_damage(aside if freed is None else os.listdir(self.layout.run_dir))
-        )
+        events += self.record(self._untold_damage())
         self.recovered += [
             {"what": event.kind, **in_short(event.data)}
             for event in events
@@ -171,18 +168,18 @@ class Conductor(Observer):
                     with contextlib.suppress(OSError):
                         os.unlink(f"{place}/{name}")
 
-    def _untold_damage(self, names: list[str]) -> list[Draft]:
-        """What was taken out of the log by somebody who was killed or hindered before it was told; by its
-        file, if it is among these.
-        """
+    def _untold_damage(self) -> list[Draft]:
+        """What was cut off the log by somebody who was killed or hindered before it was told."""
         told = {os.path.basename(str(alert.get("saved_as"))) for alert in self.history.alerts}
-        place, prefix = os.path.split(f"{self.layout.damaged}.")
+        try:
+            names = os.listdir(self.layout.damaged)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         drafts = []
         for name in sorted(names):
-            path, offset = f"{place}/{name}", name.removeprefix(prefix)
-            ours = name.startswith(prefix) and offset.isascii() and offset.isdigit() and name not in told
-            if ours and os.path.isfile(path):
-                note = {"offset": int(offset), "size": os.lstat(path).st_size, "saved_as": path}
+            path = f"{self.layout.damaged}/{name}"
+            if name.isascii() and name.isdigit() and name not in told and os.path.isfile(path):
+                note = {"offset": int(name), "kept": os.stat(path).st_size, "saved_as": path}
                 drafts.append(Draft(ALERTS, LOG_DAMAGED, note))
         return drafts
 

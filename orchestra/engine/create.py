@@ -27,8 +27,7 @@ def create(layout: Layout, who: Narrator, plan_path: str | None) -> bool:
     from orchestra.engine.plans import read_plan
 
     check_caller(who.command)
-    text, plan = read_plan(plan_path) if plan_path else (None, None)
-    base = os.path.dirname(os.path.abspath(plan_path)) if plan_path else os.getcwd()
+    text, plan, base = read_plan(plan_path) if plan_path else (None, None, os.getcwd())
     digest = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
     plan_word = shlex.quote(plan_path or "PLAN.yaml")
     again = f"run {plan_word} --run NEW" if who.command == "run" else f"init NEW --plan {plan_word}"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from orchestra.engine.doctor import Probe
 from orchestra.engine.observe import Observer
-from orchestra.engine.place import closed, run_ids, temporary, tmp_dir
+from orchestra.engine.place import closed, run_ids, temporary, tmp_dir, told_by
 from orchestra.engine.strays import origin
 from orchestra.errors import OrchestraError
 from orchestra.host import clock, disk, process
@@ -82,6 +82,7 @@ def lock_of(layout: Layout, place: Place) -> Lock:
         sight.held,
         f"pid {holder.process.pid} on {holder.process.host}, orchestra {holder.command}" if holder else None,
         process.lives(holder.process) if holder else None,
+        holder.process.pid if holder and process.is_stopped(holder.process) else None,
     )
 
 
@@ -134,12 +135,20 @@ def standing_of(token: str, run_dir: str, worker: str | None, observers: dict[st
 def opened(run_dir: str) -> Observer | str:
     """The run; or `gone`, or `unknown`."""
     try:
-        os.stat(f"{run_dir}/events.jsonl")
+        if not any(map(is_there, told_by(run_dir))):
+            return "gone"
         return Observer(Layout(run_dir)).open()
-    except (FileNotFoundError, NotADirectoryError):
-        return "gone"
     except (OSError, OrchestraError):
         return "unknown"
+
+
+def is_there(path: str) -> bool:
+    """Raises OSError where that cannot be told."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 # --- files -------------------------------------------------------------------------------

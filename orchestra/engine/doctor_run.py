@@ -93,7 +93,6 @@ def whole_log(layout: Layout, words: str) -> Check:
         events += log.read_new()
     history = History().apply(events)
     operations = [event.op for event in events]
-    aside = os.path.basename(layout.damaged)
     return checkup_run.log(
         len(events),
         os.stat(layout.events).st_size if os.path.exists(layout.events) else 0,
@@ -101,7 +100,7 @@ def whole_log(layout: Layout, words: str) -> Check:
         begun=history.created is not None,
         in_order=all(a < b for a, b in pairwise(operations)),
         held=Observer(layout).conducted(),
-        aside=sum(name.startswith(f"{aside}.") for name in os.listdir(layout.run_dir)),
+        aside=len(os.listdir(layout.damaged)) if os.path.isdir(layout.damaged) else 0,
         copied=lost(layout, history) is not None,
         words=words,
     )
@@ -114,12 +113,13 @@ def of_workers(layout: Layout, words: str) -> list[Check]:
     records = observer.history.workers
     ended = {n: (r.attempt, str(r.state)) for n, r in records.items() if r.state in ENDED}
     stalled = [view.record.name for view in snapshot.workers.among(State.STALLED)]
+    stopped = [alert["pid"] for alert in snapshot.alerts if alert["kind"] == "stopped_launcher"]
     gaps = [(view.record.name, view.gap) for view in snapshot.workers.among(State.SPAWNING) if view.gap]
     since = observer.history.seat_since
     return [
         checkup_run.state(read_state(layout), observer.history.op, ended, words=words),
         Check("seat", f"{snapshot.seat}, since {since}" if snapshot.seat else "nobody sits in it"),
-        checkup_run.workers(snapshot.counts(), stalled, words),
+        checkup_run.workers(snapshot.counts(), stalled, stopped, words),
         checkup_run.gaps(gaps, words),
         checkup_run.late_results(observer.late_results(), words),
         checkup_run.leftovers_of_ended(
@@ -155,12 +155,11 @@ def strangers(observer: Observer) -> list[str]:
     history = observer.history
     for worker in {*history.workers, *history.planned(), *unknown_names(layout, history)}:
         known |= {os.path.basename(flat) for flat, _ in layout.archived(worker, 1)}
-    ours = f"{os.path.basename(layout.damaged)}."
     found = []
     for name in sorted(os.listdir(layout.run_dir)):
         builder = builder_of(name)
         in_work = builder is not None and process.start_of(builder) is not None
-        if name not in known and not name.startswith(ours) and not in_work:
+        if name not in known and not in_work:
             found.append(name)
     return found
 

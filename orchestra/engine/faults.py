@@ -42,7 +42,7 @@ def headless(layout: Layout, history: History) -> CorruptLog:
         )
     return CorruptLog(
         f"{what}: what this run is cannot be read",
-        hint="restore events.jsonl from a copy, or start a new run from the second part of run.yaml; "
+        hint=f"restore events.jsonl from a copy, or begin anew: orchestra init NEW --plan {layout.plan}; "
         f"orchestra stop {layout.words} ends what still runs of it",
         path=layout.events,
     )

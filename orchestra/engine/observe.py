@@ -107,11 +107,11 @@ class Observer:
         try:
             self.read_log()
         except LogChanged:
-            before = self.history
-            self.log, self.history = EventLog(self.layout.events, self.layout.damaged), History()
-            self.read_log()
-            if not set(before.workers) <= set(self.history.workers):
+            anew = Observer(self.layout, self.backend)
+            anew.read_log()
+            if not set(self.history.workers) <= set(anew.history.workers):
                 raise
+            self.log, self.history = anew.log, anew.history
 
     def losses(self) -> list[dict[str, object]]:
         """Alerts of what the log has lost."""

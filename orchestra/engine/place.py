@@ -61,5 +61,5 @@ def closed(root: str) -> list[str]:
     if not os.path.isdir(root):
         return []
     with os.scandir(root) as entries:
-        places = sorted(e.name for e in entries if is_name(e.name) and e.is_dir())
+        places = sorted(e.name for e in entries if is_name(e.name) and os.path.isdir(e.path))
     return [name for name in places if not os.access(f"{root}/{name}", os.R_OK | os.X_OK)]

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 
 from orchestra.errors import BadPlan, Usage
 from orchestra.model.event import json_bytes
 from orchestra.model.plan import MOST_INPUT, Plan, WorkerEntry, brief_is_path, plan_to_json
 
 
-def read_plan(path: str) -> tuple[str, Plan]:
-    """The plan's text and what it says; every brief that is a file is there and readable. Raises BadPlan."""
+def read_plan(path: str) -> tuple[str, Plan, str]:
+    """(the plan's text, what it says, the directory that it is relative to); every brief that is a file is
+    there and readable. Raises BadPlan, Usage.
+
+    `path` may also be the run.yaml of a run, for another of the same plan.
+    """
     from orchestra.model.plan_text import parse_plan
 
-    text = read_input(path, "plan")
-    plan = parse_plan(text, file=path)
+    text, base = read_input(path, "plan"), os.path.dirname(os.path.abspath(path))
+    before = ""
+    if of_a_run := _RUN_YAML.match(text):
+        before, text, base = of_a_run[0], text[of_a_run.end() :].removesuffix("\n"), json.loads(of_a_run[1])
+    plan = parse_plan("\n" * before.count("\n") + text, file=path)
     size = len(json_bytes(plan_to_json(plan)))
     if size > 3 * MOST_INPUT:  # of plain text no byte takes more in JSON
         raise BadPlan(
@@ -22,12 +31,16 @@ def read_plan(path: str) -> tuple[str, Plan]:
             hint="put what is used again and again into files, and name them",
             file=path,
         )
-    base = os.path.dirname(os.path.abspath(path))
     for phase in plan.phases:
         for entry in phase.workers:
             line, column = plan.positions.get(entry.name, (0, 0))
             resolve_brief(entry.brief, base, where=(path, line, column), worker=entry.name)
-    return text, plan
+    return text, plan, base
+
+
+_RUN_YAML = re.compile(
+    r'# orchestra run, version 1\n(?:(?!base:)\w+: .*\n)*base: (".*")\n(?:\w+: .*\n)*---\n'
+)
 
 
 def read_workers(path: str) -> list[WorkerEntry]:

@@ -87,8 +87,15 @@ def after_a_death(s: Standing) -> Iterator[str]:
 
 
 def look_closer(s: Standing) -> Iterator[str]:
-    """Somebody is at work of whom the log knows nothing: doctor."""
-    if any(alert["pids"] for alert in s.present("unknown_worker")):
+    """Somebody is at work of whom the log knows nothing: spawn takes on whom the plan has; else doctor."""
+    at_work = {str(alert["worker"]) for alert in s.present("unknown_worker") if alert["pids"]}
+    phase = next_phase(s.snapshot.workers, s.plan)
+    planned = {
+        entry.name for p in (s.plan.phases if s.plan else ()) if p.name == phase for entry in p.workers
+    }
+    if s.free and at_work & planned:
+        yield f"orchestra spawn {s.run} --phase {phase}"
+    elif at_work:
         yield f"orchestra doctor {s.run}"
 
 
@@ -153,6 +160,8 @@ def begin_next_phase(s: Standing) -> Iterator[str]:
     """
     failed = s.among(State.FAILED)
     well = s.plan is not None and (s.plan.on_failure == "continue" or not any(map(worth_proposing, failed)))
+    if s.present("unknown_worker"):
+        return  # the same spawn comes first, or nothing is known of where the run is
     if s.free and well and (phase := next_phase(s.snapshot.workers, s.plan)) is not None:
         yield f"orchestra spawn {s.run} --phase {phase}"
 

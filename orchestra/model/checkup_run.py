@@ -21,6 +21,7 @@ class Lock(NamedTuple):
     held: bool
     holder: str | None  # None: the lock does not say
     lives: bool | None  # None: cannot be seen from here
+    stopped: int | None  # the holder's PID, where it is stopped
 
 
 class Family(NamedTuple):
@@ -44,7 +45,7 @@ def runs(count: int, closed: Sequence[str], logless: Sequence[str]) -> Check:
         return unknown("runs", f"beside {count} runs, these may not be looked into: {some(closed)}")
     if logless:
         found = f"{count}, of which these have no event log, or an empty one: {some(logless)}"
-        return Check("runs", found, Health.WARNING, f"orchestra status {logless[0]}")
+        return Check("runs", found, Health.WARNING, "ask orchestra doctor RUN of each")
     return Check("runs", f"{count}, all of which may be looked into")
 
 
@@ -58,6 +59,9 @@ def lock(check: str, found: Lock) -> Check:
         return Check(
             check, f"run {found.run}: held by a dead holder ({found.holder})", Health.WARNING, unlock
         )
+    if found.stopped is not None:
+        why = f"run {found.run}: held by {found.holder}, which is stopped (SIGSTOP)"
+        return Check(check, why, Health.WARNING, f"kill -CONT {found.stopped}")
     if found.lives is None:
         why = f"run {found.run}: held by {found.holder}, which cannot be seen from here"
         return Check(check, why, Health.UNKNOWN)
@@ -95,13 +99,13 @@ def leftover(check: str, family: Family) -> Check:
     who = f"{len(family.pids)} of ORCHESTRA_TOKEN {family.token}"
     of = f"worker {family.worker} of {family.run_dir}" if family.worker else f"{family.run_dir}"
     if family.standing == "unknown":
-        return unknown(check, f"{who} (PIDs {pids}): {of} cannot be read from here")
+        return unknown(check, f"{who} (PIDs {pids}): {of}, whose event log cannot be read: perhaps at work")
     if family.standing == "lost":
         found = f"{who} (PIDs {pids}): {of}, whose launcher is gone"
         return Check(check, found, Health.WARNING, f"orchestra unlock {family.words}")
     if family.standing == "not in its log":
         found = f"{who} (PIDs {pids}): {of}, whose log does not know them; the same spawn again takes them on"
-        return Check(check, found, Health.WARNING, f"orchestra stop {family.words}")
+        return Check(check, found, Health.WARNING, f"spawn it again, or orchestra stop {family.words}")
     why = {
         "gone": f"of {of}, which is gone",
         "nameless": "they name no run",
@@ -171,12 +175,12 @@ def log(
     """
     check = "event log"
     figures = f"{events} events, {format_bytes(size)}, each line's checksum looked at"
-    earlier = f"; set aside before (events.damaged.*): {aside}" if aside else ""
+    earlier = f"; set aside before, in events.damaged: {aside}" if aside else ""
     real = [d for d in damage if not (d.torn and held)]
     places = some([f"{d.size} bytes at {d.offset}{' (at the end)' if d.torn else ''}" for d in real])
     if not begun:
         found = f"{figures}; its beginning is damaged or gone{f': {places}' if places else ''}"
-        lost = "restore events.jsonl from a copy, or start a new run from the second part of run.yaml"
+        lost = "restore events.jsonl from a copy, or begin anew: orchestra init NEW --plan run.yaml"
         return Check(check, found, Health.BAD, f"orchestra unlock {words}" if copied else lost)
     if real:
         verdict = Health.WARNING if all(d.torn for d in real) else Health.BAD
@@ -220,8 +224,12 @@ def state(told: dict[str, Any] | None, op: int, ended: dict[str, tuple[int, str]
     return Check(check, f"agrees with the log (operation {op})")
 
 
-def workers(counts: dict[str, int], stalled: Sequence[str], words: str) -> Check:
+def workers(counts: dict[str, int], stalled: Sequence[str], stopped: Sequence[int], words: str) -> Check:
+    """`stopped`: PIDs of launchers that are."""
     found = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "none yet"
+    if stopped:
+        pids = " ".join(map(str, stopped))
+        return Check("workers", f"{found}; launchers are stopped", Health.WARNING, f"kill -CONT {pids}")
     if stalled:
         return Check("workers", found, Health.WARNING, f"orchestra explain {words} {stalled[0]}")
     return Check("workers", found)

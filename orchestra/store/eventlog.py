@@ -22,6 +22,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from operator import attrgetter
@@ -61,9 +62,9 @@ class LogChanged(OSError):
 class EventLog:
     """A reader of the log that remembers how far it has read, and the way to its lock."""
 
-    def __init__(self, path: str, damaged_path: str, *, may_be_missing: bool = False) -> None:
+    def __init__(self, path: str, damaged: str, *, may_be_missing: bool = False) -> None:
         self.path = path
-        self.damaged_path = damaged_path  # followed by .OFFSET
+        self.damaged = damaged  # the directory for what is set aside
         self.may_be_missing = may_be_missing  # then it is as good as empty; and it may be trimmed
         self.place = Place(0, "")  # how far this object has read
         self.last_op = 0
@@ -192,7 +193,7 @@ class Appender:
         damage = [damage for damage in self.damage() if damage.torn == torn][:MOST_PLACES]
         if not damage:
             return None
-        saved_as = f"{self.log.damaged_path}.{damage[0].offset}"
+        saved_as = f"{self.log.damaged}/{damage[0].offset}"
         kept = self._set_aside(damage, saved_as)
         if torn:
             os.ftruncate(self.fd, damage[0].offset)
@@ -201,28 +202,45 @@ class Appender:
         return Repair(damage, saved_as, kept)
 
     def _set_aside(self, places: list[Damage], saved_as: str) -> int:
-        """Copy damaged bytes to the end of a file; returns how many: at most MOST_KEPT. Of a flood that has
-        filled the disk, what there is space for: to cut it off gives that back.
+        """Copy damaged bytes to the end of a file, unless they are there; returns how many: at most
+        MOST_KEPT. Of a flood that has filled the disk, what there is space for where it is cut off then, as
+        that gives more back; else nothing.
         """
+        pieces, kept = [], 0
+        for offset, size, _ in places:
+            pieces.append(os.pread(self.fd, min(size, MOST_KEPT - kept), offset))
+            kept += len(pieces[-1])
+        data = b"".join(pieces)
+        self._make_directory(os.path.dirname(saved_as))
         never_held = os.O_NONBLOCK | os.O_NOFOLLOW  # by a FIFO, say, that a worker has put there
-        aside = os.open(saved_as, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | never_held, 0o600)
-        before, kept = os.fstat(aside).st_size, 0
+        aside = os.open(saved_as, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | never_held, 0o600)
         try:
-            for offset, size, _ in places:
-                data = os.pread(self.fd, min(size, MOST_KEPT - kept), offset)
-                write_all(aside, data)
-                kept += len(data)
-            os.fsync(aside)
-        except OSError as error:
-            flood = places[0].torn and places[0].size > FLOOD
-            if not (flood and error.errno in (errno.ENOSPC, errno.EDQUOT)):
-                self._take_back(aside, before, saved_as)
-                raise
-            kept = os.fstat(aside).st_size - before
+            found = os.fstat(aside)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", saved_as)
+            before = found.st_size
+            try:
+                if os.pread(aside, kept, max(0, before - kept)) != data:
+                    write_all(aside, data)
+                os.fsync(aside)
+            except OSError as error:
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                flood = sum(d.size for d in places) > FLOOD
+                kept = os.fstat(aside).st_size - before if places[0].torn else 0
+                if not (full and flood and kept):
+                    self._take_back(aside, before, saved_as)
+                if not (full and flood):
+                    raise
         finally:
             os.close(aside)
         sync_directory(os.path.dirname(saved_as))
         return kept
+
+    @staticmethod
+    def _make_directory(path: str) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+            sync_directory(os.path.dirname(path))
 
     @staticmethod
     def _take_back(aside: int, before: int, saved_as: str) -> None:

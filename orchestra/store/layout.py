@@ -27,7 +27,7 @@ class Layout:
         self.lock_notes = (
             f"{run_dir}/.narrator"  # a directory of its own: takers list it, and a run may be large
         )
-        self.damaged = f"{run_dir}/events.damaged"
+        self.damaged = f"{run_dir}/events.damaged"  # a directory: copies of damage, by its offset in the log
         self.attempts = f"{run_dir}/attempts"
         self.root = os.path.dirname(run_dir)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Root, clean_environment, orchestra_argv, wait_until
+from conftest import Root, clean_environment, orchestra_argv, wait_until, watches
 
 from orchestra.model.event import Event, encode
 
@@ -32,6 +32,29 @@ def cut(root: Root, run: str, lines: int) -> None:
     """Keep the first lines of the log: no byte of it is torn."""
     log = root.run_dir(run) / "events.jsonl"
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:lines]))
+
+
+def test_who_is_planned_and_lost_from_the_log_is_taken_on_by_the_first_step(root: Root) -> None:
+    root.init("r", PLAN)
+    root("spawn", "r", "--phase", "one", "--no-throttle")
+    pids = launchers(root, "r")
+    cut(root, "r", 1)
+    (root.run_dir("r") / "state.json").unlink()
+    step = root("status", "r").json["next"][0]
+    assert step == "orchestra spawn r --phase one"
+    assert {row["pid"] for row in root(*step.split()[1:]).json["spawned"]} == pids
+
+
+def test_a_wait_whose_log_is_taken_away_says_so(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["sh", "-c", UNTIL]})
+    waiting = root.start("wait", "r", "--timeout", "60")
+    wait_until(lambda: watches(waiting.pid), "the watch")
+    (root.run_dir("r") / "events.jsonl").unlink()
+    (root.path / "go").touch()
+    answer = json.loads(waiting.communicate()[0].splitlines()[-1])
+    assert answer.get("error", {}).get("code") != "no_such_worker", answer
+    assert answer["ok"] or answer["error"]["code"] == "corrupt_log", answer
 
 
 def launchers(root: Root, run: str) -> set[int]:

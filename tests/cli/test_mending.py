@@ -135,12 +135,13 @@ def test_what_a_worker_beats_is_told_by_explain_and_how_far_it_is_by_status(root
 
 def test_damage_that_a_dead_holder_took_out_and_did_not_tell_is_told_by_the_next(root: Root) -> None:
     root.init("r")
-    aside = root.run_dir("r") / "events.damaged.77"
+    aside = root.run_dir("r") / "events.damaged/77"
+    aside.parent.mkdir()
     aside.write_bytes(b'{"op":9,"at"')
     dead_holder(root)
     root("unlock", "r")
     told = [e for e in root.events("r") if e["kind"] == "log_damaged"]
-    assert [(e["offset"], e["size"], e["saved_as"]) for e in told] == [(77, 12, str(aside))]
+    assert [(e["offset"], e["kept"], e["saved_as"]) for e in told] == [(77, 12, str(aside))]
     dead_holder(root)
     root("unlock", "r")
     assert len([e for e in root.events("r") if e["kind"] == "log_damaged"]) == 1
@@ -169,8 +170,35 @@ def test_what_was_cut_off_and_could_not_be_told_is_told_by_the_next(
     assert log.stat().st_size == size
     assert [row["what"] for row in root("unlock", "r").json["recovered"]] == ["log_damaged"]
     (told,) = [e for e in root.events("r") if e["kind"] == "log_damaged"]
-    assert (told["offset"], told["size"]) == (size, 4)
+    assert (told["offset"], told["kept"]) == (size, 4)
     assert root("unlock", "r").json["recovered"] == []
+
+
+def test_who_waits_in_between_hides_no_damage_that_was_not_told(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It records behind the place where the tail was cut off."""
+    root.init("r")
+    root.spawn("r", {"W": ["sh", "-c", 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done']})
+    log = root.run_dir("r") / "events.jsonl"
+    size = log.stat().st_size
+    with log.open("ab") as file:
+        file.write(b"torn")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    layout, narrator = Layout(str(root.run_dir("r"))), Narrator("test", None)
+    for _ in range(3):
+        with monkeypatch.context() as patch, pytest.raises(Storage):
+            patch.setattr(os, "fdatasync", fail)
+            with conduct(layout, narrator):
+                pass
+    (root.path / "go").touch()
+    assert root("wait", "r").code == 0
+    assert [row["what"] for row in root("unlock", "r").json["recovered"]] == ["log_damaged"]
+    (told,) = [e for e in root.events("r") if e["kind"] == "log_damaged"]
+    assert (told["offset"], told["kept"]) == (size, 4)
 
 
 def test_what_could_not_be_told_is_told_with_what_is_recorded_next(
@@ -222,13 +250,13 @@ def test_an_alert_that_does_not_say_enough_is_told_all_the_same(root: Root) -> N
     with log.open("ab") as file:
         file.write(encode(Event(2, "2026-01-31T23:59:59.123Z", ALERTS, "log_damaged", 1, {})))
     answer = root("status", "r", "--text")
-    assert (answer.code, "? bytes at offset ?" in answer.stdout) == (0, True)
+    assert (answer.code, "damaged: bytes at offset ?" in answer.stdout) == (0, True)
 
 
 def test_what_cannot_be_set_aside_leaves_nothing_recorded(root: Root) -> None:
     root.init("r")
     log = root.run_dir("r") / "events.jsonl"
-    (root.run_dir("r") / f"events.damaged.{log.stat().st_size}").mkdir()
+    (root.run_dir("r") / f"events.damaged/{log.stat().st_size}").mkdir(parents=True)
     with conduct(Layout(str(root.run_dir("r"))), Narrator("test", None)) as conductor:
         with log.open("ab") as file:
             file.write(b"bad\n" + encode(Event(2, "2026-01-31T23:59:59.123Z", ALERTS, "odd", 1, {})))
@@ -473,7 +501,8 @@ def test_what_is_expected_is_looked_at_in_next_to_no_memory(root: Root, make: st
 @pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "forced"])
 def test_an_unlock_clears_up_behind_a_dead_holder_even_by_force(root: Root, force: tuple[str, ...]) -> None:
     root.init("r")
-    (root.run_dir("r") / "events.damaged.77").write_bytes(b"torn")
+    (root.run_dir("r") / "events.damaged").mkdir()
+    (root.run_dir("r") / "events.damaged/77").write_bytes(b"torn")
     dead_holder(root)
     answer = root("unlock", "r", *force)
     assert answer.json["found"]["lock"] == "dead"

@@ -184,13 +184,35 @@ def test_a_run_whose_log_is_gone_is_listed_as_such(root: Root) -> None:
     assert checks["runs"]["found"].endswith("no event log, or an empty one: lost")
 
 
+def test_a_link_that_leads_round_hides_no_run(root: Root) -> None:
+    root.init("r")
+    (root.path / "round").symlink_to("round")
+    assert [row["run"] for row in root("list").json["runs"]] == ["r"]
+
+
+def test_a_run_yaml_is_a_plan_for_another_run(root: Root, tmp_path: Path) -> None:
+    (tmp_path / "b.md").write_text("the brief")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("command: [cat]\nphases:\n- name: p\n  workers:\n  - {name: W, brief: b.md}\n")
+    root("init", "old", "--plan", str(plan))
+    again = str(root.run_dir("old") / "run.yaml")
+    assert root("init", "new", "--plan", again).code == 0
+    assert root("spawn", "new", "--phase", "p").names("spawned") == ["W"]
+    root("wait", "new")
+    assert (root.run_dir("new") / "log-W.out").read_text() == "the brief"
+    assert (root.run_dir("new") / "run.yaml").read_text().endswith(plan.read_text() + "\n")
+    spoilt = tmp_path / "run.yaml"
+    spoilt.write_text(Path(again).read_text().replace("phases:", "faces:"))
+    assert ":7:1: " in root("init", "third", "--plan", str(spoilt)).json["error"]["message"]
+
+
 def test_people_are_told_in_wait_what_is_wrong(root: Root) -> None:
     root.init("r")
     root.spawn("r", {"W": ["true"]})
     with (root.run_dir("r") / "events.jsonl").open("a") as log:
         log.write("garbage\n")
     told = root("wait", "r", "--text").stdout
-    assert "alert: the event log was damaged at its end: 8 bytes" in told
+    assert "alert: the event log was damaged: 8 bytes at offset" in told
 
 
 def test_people_read_events_in_words_and_all_of_them_in_json(root: Root) -> None:

@@ -269,8 +269,12 @@ def test_what_an_agent_says_of_its_version(said: Said, verdict: Health, word: st
     ],
 )
 def test_a_lock(held: bool, holder: str | None, lives: bool | None, verdict: Health) -> None:
-    found = checkup_run.lock("lock", Lock("r", "r --root x", held, holder, lives))
+    sight = Lock("r", "r --root x", held, holder, lives, stopped=None)
+    found = checkup_run.lock("lock", sight)
     assert found.verdict == verdict
+    if verdict == OK and held:
+        stopped = checkup_run.lock("lock", sight._replace(stopped=1))
+        assert (stopped.verdict, stopped.advice) == (WARNING, "kill -CONT 1")
     assert found.advice == ("orchestra unlock r --root x" if verdict == WARNING else None)
 
 

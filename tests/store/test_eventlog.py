@@ -77,7 +77,7 @@ def others(events: list[Event]) -> list[Event]:
 
 
 def read_anew(log: EventLog) -> tuple[list[Event], EventLog]:
-    fresh = EventLog(log.path, log.damaged_path)
+    fresh = EventLog(log.path, log.damaged)
     return fresh.read_new(), fresh
 
 
@@ -123,7 +123,7 @@ def test_cut_at_every_byte_it_is_repaired_and_appending_goes_on(tmp_path: Path) 
 def test_a_reader_that_was_there_before_the_cut_reads_on_after_the_repair(tmp_path: Path) -> None:
     cut = size_of(EVENTS[:3]) + 7
     log = log_at(tmp_path, WHOLE[:cut])
-    reader = EventLog(log.path, log.damaged_path)
+    reader = EventLog(log.path, log.damaged)
     assert reader.read_new() == EVENTS[:3]
     repair(log)
     (after,) = append(log, AFTER)
@@ -177,7 +177,7 @@ def test_a_damaged_line_in_the_middle_costs_that_line_only(
     assert len(bad) == len(LINES[which]) and bad != LINES[which]
     good = EVENTS[:which] + EVENTS[which + 1 :]
     log = log_at(tmp_path, b"".join([*LINES[:which], bad, *LINES[which + 1 :]]))
-    reader = EventLog(log.path, log.damaged_path)
+    reader = EventLog(log.path, log.damaged)
     assert reader.read_new() == good
     assert reader.damage == [Damage(size_of(EVENTS[:which]), len(bad), False)]
 
@@ -231,8 +231,8 @@ def test_what_is_damaged_after_it_was_told_is_told_again(tmp_path: Path) -> None
     assert fresh.damage == [Damage(0, len(LINES[0]) + 4, False)]
     (second,) = repair(fresh)
     assert (first.saved_as, second.saved_as) == (
-        f"{log.damaged_path}.{len(LINES[0])}",
-        f"{log.damaged_path}.0",
+        f"{log.damaged}/{len(LINES[0])}",
+        f"{log.damaged}/0",
     )
     assert read_anew(log)[1].damage == []
 
@@ -340,34 +340,61 @@ def test_a_repair_that_cannot_save_the_bytes_takes_nothing_away(tmp_path: Path) 
         repair(log)
     assert Path(log.path).read_bytes() == WHOLE + b"torn"
     _, fresh = read_anew(log)
-    assert list(tmp_path.glob("events.damaged.*")) == []
+    assert list(tmp_path.glob("events.damaged/*")) == []
     (done,) = repair(fresh)
     assert Path(done.saved_as).read_bytes() == b"torn"
 
 
-@pytest.mark.parametrize("size", [eventlog.FLOOD, eventlog.FLOOD + 1])
-def test_of_a_flood_that_has_filled_the_disk_what_there_is_space_for_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+def full(fd: int, data: bytes) -> None:
+    os.write(fd, data[:1000])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(("tail", "kept"), [(b"", 1000), (LINES[0], 0)], ids=["at-the-end", "in-the-middle"])
+def test_a_flood_that_has_filled_the_disk_hinders_no_repair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tail: bytes, kept: int
 ) -> None:
-    log = log_at(tmp_path, WHOLE + b"x" * size)
+    """At the end what there is space for is kept: to cut it off gives that back. In the middle, nothing."""
+    log = log_at(tmp_path, WHOLE + b"x" * eventlog.FLOOD + b"\n" + tail)
+    with monkeypatch.context() as patch, log.exclusive() as appender:
+        patch.setattr(eventlog, "write_all", full)
+        done = appender.repair(torn=not tail)
+    assert done is not None
+    assert (done.kept, done.to_json()["kept"]) == (kept, kept)
+    assert sum(path.stat().st_size for path in tmp_path.glob("events.damaged/*")) == kept
+    assert (Path(log.path).read_bytes() == WHOLE) == (not tail)
 
-    def fill(fd: int, data: bytes) -> None:
-        os.write(fd, data[:1000])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(eventlog, "write_all", fill)
-    if size > eventlog.FLOOD:
-        with log.exclusive() as appender:
-            done = appender.repair(torn=True)
-        assert done is not None
-        assert (done.kept, done.to_json()["kept"], os.stat(done.saved_as).st_size) == (1000, 1000, 1000)
-        assert Path(log.path).read_bytes() == WHOLE
-    else:
+def test_what_is_no_flood_waits_until_there_is_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = WHOLE + b"x" * eventlog.FLOOD
+    log = log_at(tmp_path, data)
+    with monkeypatch.context() as patch:
+        patch.setattr(eventlog, "write_all", full)
         for _ in range(2):
             with pytest.raises(OSError, match="No space"):
                 repair(log)
-            assert list(tmp_path.glob("events.damaged.*")) == []
-        assert os.stat(log.path).st_size == len(WHOLE) + size
+            assert list(tmp_path.glob("events.damaged/*")) == []
+    assert Path(log.path).read_bytes() == data
+    assert repair(log)[0].kept == eventlog.FLOOD
+
+
+def test_a_repair_that_is_made_again_and_again_copies_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = log_at(tmp_path, LINES[0] + b"bad\n" + LINES[1] + b"torn")
+    with monkeypatch.context() as patch:
+
+        def fail(fd: int, length: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(os, "ftruncate", fail)
+        for _ in range(3):
+            with pytest.raises(OSError, match="Input/output"):
+                repair(log)
+    for _ in range(3):
+        with EventLog(log.path, log.damaged).exclusive() as appender:
+            appender.repair(torn=False)
+    assert sorted(path.read_bytes() for path in tmp_path.glob("events.damaged/*")) == [b"bad\n", b"torn"]
 
 
 def test_no_drafts_touch_nothing(tmp_path: Path) -> None:
@@ -459,7 +486,7 @@ def test_what_died_while_we_conduct_is_repaired_before_we_append(root: Root) -> 
     lines = Path(layout.events).read_bytes().splitlines()
     kinds = [event.kind if event else "damage" for event in map(decode, lines)]
     assert kinds == ["run_created", "log_damaged", "noted"]
-    assert Path(f"{layout.damaged}.{len(lines[0]) + 1}").read_bytes() == LINES[2][:2000]
+    assert Path(f"{layout.damaged}/{len(lines[0]) + 1}").read_bytes() == LINES[2][:2000]
 
 
 # --- through the command line -----------------------------------------------------------------------

@@ -50,6 +50,7 @@ def stop_(
             return of_a_run_that_is_gone(session, rows)
         if rows:
             error.message += f"; all the same, these were ended: {', '.join(map(in_words, rows))}"
+            error.details["strays"] = rows
         raise
     steps = session.next_steps(conductor, conductor.standing())
     body = {
