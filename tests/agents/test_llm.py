@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -234,7 +236,10 @@ def test_an_agent_whose_server_hangs_ends_at_the_timeout(agents: Agents, how: st
 
 def test_an_agent_that_waits_out_a_long_limit_ends_at_the_timeout(agents: Agents) -> None:
     before = agents.server.calls["429-long"]
-    assert agents.ending("429-long", timeout="12s")["verdict"] == "timeout"
+    agents.spawn({"W": "429-long"}, timeout="600s")
+    wait_until(lambda: agents.server.calls["429-long"] > before, "the call", 60)
+    os.kill(agents.root.mark("a", "W")["pid"], signal.SIGALRM)  # as the launcher's own timer does
+    assert agents.root("wait", "a", "--timeout", "60").json["workers"][0]["verdict"] == "timeout"
     assert agents.server.calls["429-long"] == before + 1
 
 
