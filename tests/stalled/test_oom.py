@@ -112,11 +112,11 @@ def test_one_in_the_cgroup_that_was_killed_by_hand_is_a_signal(root: Root, cgrou
 
 def test_the_kernels_log_tells_of_a_worker_in_a_cgroup_of_its_own(root: Root, cgroup: Cgroup) -> None:
     root.init("r")
-    before = len(memory_kills())
+    before = set(memory_kills())  # a full log loses an old one for each that comes
     hog = f"{cgroup.join()}; exec {sys.executable} -c '{HOG}'"
     root.spawn("r", {"W": ["bash", "-c", hog]})
     told = verdict(root)
-    if len(memory_kills()) == before:
+    if not set(memory_kills()) - before:
         pytest.skip("NOT RUN: the kernel's log cannot be read here, or its PIDs are not ours")
     assert told == ("oom", "later", 9, None)
     row = root.worker("r", "W")
