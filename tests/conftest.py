@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from orchestra.store.eventlog import EventLog
+
 if TYPE_CHECKING:
     from grown import Trees
 
@@ -142,6 +144,12 @@ class Root:
 
     def events(self, run: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.run_dir(run) / "events.jsonl").read_text().splitlines()]
+
+
+def log_at(folder: Path, data: bytes) -> EventLog:
+    """A log of these bytes, and a reader of it."""
+    (folder / "events.jsonl").write_bytes(data)
+    return EventLog(str(folder / "events.jsonl"), str(folder / "events.damaged"))
 
 
 def contents(top: Path) -> dict[str, tuple[int, bytes]]:

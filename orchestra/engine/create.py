@@ -103,6 +103,8 @@ def check_same_plan(observer: Observer, digest: str | None, base: str, again: st
 def write_run(
     conductor: Conductor, text: str | None, plan: Plan | None, base: str, digest: str | None
 ) -> None:
+    from orchestra.engine.plans import run_yaml
+
     layout = conductor.layout
     settings: dict[str, Any] = {"run": layout.run_id, "base": base, "created_at": clock.now()}
     try:
@@ -122,11 +124,3 @@ def write_run(
             )
         ]
     )
-
-
-def run_yaml(settings: dict[str, Any], plan: str | None) -> str:
-    """The settings as a YAML document, and behind it the plan, letter by letter."""
-    import json
-
-    head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
-    return f"# orchestra run, version 1\n{head}---\n{plan if plan is not None else '# no plan'}\n"

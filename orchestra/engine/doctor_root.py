@@ -135,14 +135,14 @@ def standing_of(token: str, run_dir: str, worker: str | None, observers: dict[st
 def opened(run_dir: str) -> Observer | str:
     """The run; or `gone`, or `unknown`."""
     try:
-        if not any(map(is_there, told_by(run_dir))):
+        if not any(map(exists, told_by(run_dir))):
             return "gone"
         return Observer(Layout(run_dir)).open()
     except (OSError, OrchestraError):
         return "unknown"
 
 
-def is_there(path: str) -> bool:
+def exists(path: str) -> bool:
     """Raises OSError where that cannot be told."""
     try:
         os.stat(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from typing import Any
 
 from orchestra.errors import BadPlan, Usage
 from orchestra.model.event import json_bytes
@@ -36,6 +37,12 @@ def read_plan(path: str) -> tuple[str, Plan, str]:
             line, column = plan.positions.get(entry.name, (0, 0))
             resolve_brief(entry.brief, base, where=(path, line, column), worker=entry.name)
     return text, plan, base
+
+
+def run_yaml(settings: dict[str, Any], plan: str | None) -> str:
+    """The settings as a YAML document, and behind it the plan, letter by letter."""
+    head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
+    return f"# orchestra run, version 1\n{head}---\n{plan if plan is not None else '# no plan'}\n"
 
 
 _RUN_YAML = re.compile(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, Root, clean_environment, orchestra_argv
+from conftest import PATIENCE_S, Root, clean_environment, log_at, orchestra_argv
 
 from orchestra.engine.conduct import conduct
 from orchestra.engine.narrator import Narrator
@@ -49,11 +49,6 @@ EVENTS = [Event(op, AT, d.topic, d.kind, 1, d.data) for op, d in enumerate(DRAFT
 LINES = [encode(event) for event in EVENTS]
 WHOLE = b"".join(LINES)
 AFTER = Draft(OBSERVATIONS, "noted", {"text": "after"})
-
-
-def log_at(folder: Path, data: bytes) -> EventLog:
-    (folder / "events.jsonl").write_bytes(data)
-    return EventLog(str(folder / "events.jsonl"), str(folder / "events.damaged"))
 
 
 def append(log: EventLog, *drafts: Draft) -> list[Event]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, Answer, Root
+from conftest import PATIENCE_S, Answer, Root, log_at
 
 from orchestra.model import event
 from orchestra.model.event import (
@@ -39,11 +39,6 @@ MEMORY = 1 << 20  # KiB of address space for a command; without a flood it takes
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eventlog, "MOST_LINE", FEW)
     monkeypatch.setattr(eventlog, "MOST_KEPT", FEW)
-
-
-def log_at(folder: Path, data: bytes) -> EventLog:
-    (folder / "events.jsonl").write_bytes(data)
-    return EventLog(str(folder / "events.jsonl"), str(folder / "events.damaged"))
 
 
 def anew(log: EventLog) -> tuple[list[int], list[Damage]]:
