@@ -10,17 +10,26 @@ from pathlib import Path
 
 import pytest
 
-V1 = Path("/sys/fs/cgroup")
+PLACE = Path("/sys/fs/cgroup")
+LIMITS = {  # by controller: the file for one in version 1, and in version 2
+    "memory": ("memory.limit_in_bytes", "memory.max"),
+    "pids": ("pids.max", "pids.max"),
+    "cpu": ("cpu.cfs_quota_us", "cpu.max"),  # microseconds of each 100,000
+}
 
 
 @contextlib.contextmanager
-def group(controller: str, limit_file: str, limit: int) -> Iterator[Path]:
-    """A group of version 1 with one limit; `enter` moves a process in. Gone at the end."""
-    place = V1 / controller / f"orchestra-test-{os.getpid()}-{time.monotonic_ns()}"
+def group(controller: str, limit: int) -> Iterator[Path]:
+    """A group with one limit, of the version that has this controller here. Gone at the end."""
+    v1, v2 = LIMITS[controller]
+    parent, limit_file = PLACE / controller, v1
+    if not parent.is_dir():
+        parent, limit_file = _unified(controller), v2
+    place = parent / f"orchestra-test-{os.getpid()}-{time.monotonic_ns()}"
     try:
         place.mkdir()
     except OSError as error:
-        pytest.skip(f"NOT RUN: no {controller} group of version 1 can be made here ({error})")
+        pytest.skip(f"NOT RUN: no {controller} group can be made here ({error})")
     try:
         (place / limit_file).write_text(str(limit))
         yield place
@@ -36,6 +45,14 @@ def group(controller: str, limit_file: str, limit: int) -> Iterator[Path]:
             except OSError:
                 assert time.monotonic() < deadline, "the group is still in use"
                 time.sleep(0.02)
+
+
+def _unified(controller: str) -> Path:
+    """The tree of version 2, with this controller given to the groups that are made in it."""
+    parent = PLACE / "unified" if (PLACE / "unified").is_dir() else PLACE
+    with contextlib.suppress(OSError):
+        (parent / "cgroup.subtree_control").write_text(f"+{controller}")
+    return parent
 
 
 def inside(place: Path, argv: list[str]) -> list[str]:

@@ -11,25 +11,25 @@ import os
 from collections.abc import Callable, Iterator
 
 from orchestra.backend.base import Backend
-from orchestra.engine import faults, losses
+from orchestra.engine import faults
 from orchestra.engine.caller import check_caller
 from orchestra.engine.heart import Heart
+from orchestra.engine.mend import clear_litter, log_damaged, mend_ends, restore_losses, untold_damage
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import Observer
 from orchestra.engine.settle import settle
 from orchestra.engine.vigil import Vigil, heartbeat_in_words
 from orchestra.errors import NarratorAlreadyActive, OrchestraError, Storage, Superseded, Usage
 from orchestra.host import clock, process
-from orchestra.model.event import ALERTS, CONTROL, LOG_DAMAGED, Draft, Event
+from orchestra.model.event import ALERTS, CONTROL, Draft, Event
 from orchestra.model.history import in_short
 from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
 from orchestra.model.record import Seat
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.trail import Process
 from orchestra.store import lock
-from orchestra.store.eventlog import Repair
 from orchestra.store.layout import Layout
-from orchestra.store.publish import is_litter, publish
+from orchestra.store.publish import publish
 
 CHECKPOINT_BYTES = 8 << 20  # of the log, in one command
 
@@ -46,6 +46,7 @@ class Conductor(Observer):
         self.began_at = 0  # the last operation before this command's own
         self.begun = False  # what the log has lost is written back; till then damage stays in sight
         self.untold: list[Draft] = []  # damage that was set aside, and could not be told in the log yet
+        self.before: Observer | None = None  # the run as this command saw it before it had the lock
         self.recovered: list[dict[str, object]] = []  # what was put right, for the answer
 
     @property
@@ -117,19 +118,19 @@ class Conductor(Observer):
     def begin(self, freed: Holder | None) -> None:
         """Read and repair the log; write back what it has lost; clear up after a dead holder."""
         if freed is not None:
-            self._clear_litter(freed.process.pid)
-        told, headless_op = self._mend_ends()
+            clear_litter(self.layout, freed.process.pid)
+        told, headless_op = mend_ends(self)
         self.open()
         self.began_at = self.history.op
         self.saved_to = self.log.place.offset
-        told += self._write_back(headless_op)
+        told += restore_losses(self, headless_op)
         if freed is not None:
             seen = process.lives(freed.process) is False
             reason = "its holder is dead" if seen else "its holder's heartbeat has stopped"
             told.append(Draft(ALERTS, "lock_taken_over", {"holder": freed.to_json(), "reason": reason}))
         self.begun = True
         events = self.record(told)
-        events += self.record(self._untold_damage())
+        events += self.record(untold_damage(self.layout, self.history))
         self.recovered += [
             {"what": event.kind, **in_short(event.data)}
             for event in events
@@ -137,85 +138,6 @@ class Conductor(Observer):
         ]
         if freed is not None:
             self.recovered.append({"what": "lock_taken_over", "pid": freed.process.pid})
-
-    def _write_back(self, headless_op: int | None) -> list[Draft]:
-        """What the log has lost is written into it again; returns what is to be told of that.
-
-        `headless_op`: the last operation of a log that had lost its beginning, before that came back.
-
-        The lost operations' numbers are those of what is written back, and only what tells of it comes
-        behind them: whoever is killed on the way leaves a log that is behind state.json still.
-        """
-        damaged = headless_op is not None or bool(self.log.damage)
-        saved = losses.lost(self.layout, self.history, damaged=damaged)
-        self.epoch = max(self.history.epoch, saved.epoch if saved else 0) + 1
-        self.heart.sign(self.epoch)
-        before = self.history.op if headless_op is None else headless_op
-        if saved is not None:
-            losses.write_back(self.layout, saved, self.history, self.record)
-        if saved is not None or not os.path.exists(self.layout.state):
-            self.record(losses.later_attempts(self.layout, self.history.workers.values()))
-        if saved is None or saved.op <= before:
-            return []
-        self.log.last_op = max(self.log.last_op, saved.op)  # no operation is given twice
-        return [Draft(ALERTS, "log_shortened", {"after_op": before, "up_to_op": saved.op})]
-
-    def _clear_litter(self, pid: int) -> None:
-        """Files that the dead holder was building."""
-        for place in (self.layout.run_dir, self.layout.lock_notes):
-            for name in os.listdir(place):
-                if is_litter(name, pid):
-                    with contextlib.suppress(OSError):
-                        os.unlink(f"{place}/{name}")
-
-    def _untold_damage(self) -> list[Draft]:
-        """What was cut off the log by somebody who was killed or hindered before it was told."""
-        told = {os.path.basename(str(alert.get("saved_as"))) for alert in self.history.alerts}
-        try:
-            names = os.listdir(self.layout.damaged)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        drafts = []
-        for name in sorted(names):
-            path = f"{self.layout.damaged}/{name}"
-            if name.isascii() and name.isdigit() and name not in told and os.path.isfile(path):
-                note = {"offset": int(name), "kept": os.stat(path).st_size, "saved_as": path}
-                drafts.append(Draft(ALERTS, LOG_DAMAGED, note))
-        return drafts
-
-    def _mend_ends(self) -> tuple[list[Draft], int | None]:
-        """Cut off a torn tail, and write back how the run began, where the log has lost that.
-
-        Returns what is to be told of it; and where the beginning was lost, the last operation before that.
-        """
-        probe = Observer(self.layout, self.backend)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                probe.read_log()
-            headless = probe.history.created is None
-            saved = losses.lost(self.layout, probe.history) if headless else None
-            torn = any(damage.torn for damage in probe.log.damage)
-            if not (saved or torn) or (headless and probe.history.op and not saved):
-                # In order, but for its middle; or without its beginning, for `open` to say so as it is.
-                if probe.log.place.offset:
-                    self.log, self.history = probe.log, probe.history
-                return [], None
-            op = probe.history.op
-            with probe.log.exclusive() as appender:
-                probe.history.apply(appender.news)
-                damage = log_damaged(appender.repair(torn=True))
-                if saved is not None and saved.created is not None:
-                    # How it began comes last: whoever is killed on the way leaves a log that still lacks it.
-                    def append(drafts: list[Draft]) -> None:
-                        probe.history.apply(appender.append(drafts, at=clock.now(), epoch=epoch))
-
-                    epoch = saved.epoch + 1
-                    losses.write_back(self.layout, saved, probe.history, append)
-                    appender.append([losses.beginning(saved)], at=saved.created, epoch=epoch)
-                    damage.append(Draft(ALERTS, "log_headless", {}))
-        except OSError as error:
-            raise faults.unreadable("repair the event log", self.layout, error) from error
-        return damage, op if saved is not None else None
 
     def sit(self, narrator: str | None) -> None:
         """Look at the seat, where the caller goes by an ID."""
@@ -264,10 +186,6 @@ class Conductor(Observer):
             publish(self.layout.state, data, durable=False)
 
 
-def log_damaged(repair: Repair | None) -> list[Draft]:
-    return [Draft(ALERTS, LOG_DAMAGED, repair.to_json())] if repair is not None else []
-
-
 May = Callable[[lock.LockSight], bool]
 
 
@@ -284,9 +202,10 @@ def conduct(
     backend: Backend | None = None,
     seated: bool = True,
     stops: bool = True,
+    before: Observer | None = None,
     may_also_take: May = nobody,
 ) -> Iterator[Conductor]:
-    """Hold the run's lock and begin; `stops` is as in `settle`.
+    """Hold the run's lock and begin; `stops` is as in `settle`. `before`: the run as it was seen without it.
 
     Raises NarratorAlreadyActive, NoSuchRun, Storage, NestedSpawn, …
     """
@@ -295,6 +214,7 @@ def conduct(
         raise faults.no_such_run(layout)
     with holding(layout, who, may_also_take) as (heart, freed):
         conductor = Conductor(layout, heart, backend)
+        conductor.before = before
         conductor.begin(freed)
         if seated:
             conductor.sit(who.id)

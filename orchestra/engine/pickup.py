@@ -21,7 +21,7 @@ from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 
 FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 5.0  # a look takes some milliseconds
+LONGEST_PAUSE_S = 2.0  # a look takes some milliseconds
 
 
 class Patience:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from orchestra.engine.place import temporary
 from orchestra.engine.settings import read_settings
-from orchestra.host import cgroup, clock, load, tree
+from orchestra.host import clock, load, tree
 from orchestra.model.plan import Throttle, WorkerEntry
 from orchestra.model.record import WorkerRecord
 from orchestra.model.reservation import (
@@ -55,7 +55,7 @@ class Room:
         self.needs = Note(notes_of(root).needs)
         self.holds = Note(notes_of(root).holds)
         self.known: Known = known_from(self.needs.read())
-        self.cpus = min(float(os.cpu_count() or 1), cgroup.cpus() or float("inf"))
+        self.cpus = load.cpus()
         self.counters: load.Counters | None = None
         self.sight: Sight | None = None
 
@@ -76,7 +76,7 @@ class Room:
         with self.holds.changing() as note:
             rows = _rows(note)
             spoke = self._judge(record.entry, at_work, rows)
-            note["counters"] = self.counters
+            note["counters"] = self.counters and self.counters._asdict()
             if not spoke:
                 rows.append(
                     {
@@ -176,6 +176,7 @@ def _rows(note: dict[str, Any]) -> list[dict[str, Any]]:
 def _counters(note: dict[str, Any]) -> load.Counters | None:
     """Of the last look, if that was not long ago."""
     match note.get("counters"):
-        case [int() | float() as at, int() | float() as pages] if 0 <= clock.since_boot() - at < RATE_S:
-            return load.Counters(at, pages)
+        case {"at": int() | float() as at, "totals": dict() as totals}:
+            if 0 <= clock.since_boot() - at < RATE_S:
+                return load.Counters(at, {k: n for k, n in totals.items() if isinstance(n, int | float)})
     return None

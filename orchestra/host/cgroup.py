@@ -10,9 +10,12 @@ import os
 from functools import cache
 from typing import NamedTuple
 
-_MEMORY = {
-    "cgroup2": ("memory.max", "memory.current", "inactive_file"),
-    "cgroup": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+from orchestra.host.process import read
+
+_MEMORY_LIMITS = {"cgroup2": ("memory.max", "memory.high"), "cgroup": ("memory.limit_in_bytes",)}
+_MEMORY_USAGE = {
+    "cgroup2": ("memory.current", "inactive_file"),
+    "cgroup": ("memory.usage_in_bytes", "total_inactive_file"),
 }
 
 
@@ -21,6 +24,13 @@ class Group(NamedTuple):
 
     path: str
     version: str  # cgroup2, cgroup
+
+
+class Quota(NamedTuple):
+    """CPUs' worth of time that a group may have."""
+
+    group: Group
+    cpus: float
 
 
 class Room(NamedTuple):
@@ -38,17 +48,23 @@ def memory() -> Room | None:
     """In bytes; file cache that is not in use counts as free. None: no limit."""
     found = []
     for group in lineage("memory"):
-        limit_file, usage_file, cache_key = _MEMORY[group.version]
-        limit, used = _number(group, limit_file), _number(group, usage_file)
+        usage_file, cache_key = _MEMORY_USAGE[group.version]
+        limit, used = _memory_limit(group), _number(group, usage_file)
         if limit is not None and used is not None and limit < _physical_memory():
-            found.append(Room(limit, used - _stat(group).get(cache_key, 0.0)))
+            found.append(Room(limit, used - _pairs(group, "memory.stat").get(cache_key, 0.0)))
     return min(found, key=lambda room: room.left, default=None)
 
 
 def memory_limit() -> float:
     """In bytes: the lowest of all that hold us, the machine's own memory included."""
-    limits = (_number(group, _MEMORY[group.version][0]) for group in lineage("memory"))
+    limits = map(_memory_limit, lineage("memory"))
     return min([_physical_memory(), *(limit for limit in limits if limit is not None)])
+
+
+def _memory_limit(group: Group) -> float | None:
+    """Above `high` a group is not killed but slowed down, until nothing moves in it."""
+    limits = (_number(group, file) for file in _MEMORY_LIMITS[group.version])
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def kill_counter() -> str:
@@ -80,31 +96,40 @@ def versions() -> str:
     return " and ".join(named) or "none"
 
 
-def cpus() -> float | None:
-    """CPUs' worth of time under the tightest quota; None: no quota."""
+def quota() -> Quota | None:
+    """The tightest. None: no limit."""
     found = []
     for group in lineage("cpu"):
         if group.version == "cgroup2":
-            quota, period = [*_read(group, "cpu.max").split(), "", ""][:2]
+            words = _read(group, "cpu.max").split()
         else:
-            quota, period = (
-                _read(group, "cpu.cfs_quota_us").strip(),
-                _read(group, "cpu.cfs_period_us").strip(),
-            )
-        if quota.isdigit() and period.isdigit() and int(period):
-            found.append(int(quota) / int(period))
-    return min(found) if found else None
+            words = [_read(group, f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+        if len(words) == 2 and all(map(str.isdigit, words)) and int(words[1]):
+            found.append(Quota(group, int(words[0]) / int(words[1])))
+    return min(found, key=lambda quota: quota.cpus, default=None)
+
+
+def throttling(group: Group) -> tuple[float, float]:
+    """(periods so far in which it wanted a CPU, those of them in which its quota was spent)."""
+    stat = _pairs(group, "cpu.stat")
+    return stat.get("nr_periods", 0.0), stat.get("nr_throttled", 0.0)
+
+
+def runnable(group: Group) -> int:
+    """How many processes of a group, and of those below it, run or would like to; without this one."""
+    count = 0
+    for place, _, _ in os.walk(group.path):
+        for pid in _read(Group(place, group.version), "cgroup.procs").split():
+            text = read(int(pid), "stat") if int(pid) != os.getpid() else b""
+            count += text[text.rfind(b")") + 2 :].startswith(b"R")
+    return count
 
 
 def pressure_directory() -> str:
     """Where pressure stall information speaks of us: our own group's, if it is limited; else the host's."""
-    for group in lineage("memory") + lineage("cpu"):
-        limited = any(_number(group, name) is not None for name in ("memory.max", "memory.high"))
-        if group.version == "cgroup2" and (
-            limited or _read(group, "cpu.max").split()[:1] not in ([], ["max"])
-        ):
-            return group.path
-    return ""
+    limited = [group for group in lineage("memory") if _memory_limit(group) is not None]
+    limited += [found.group] if (found := quota()) else []
+    return next((group.path for group in limited if group.version == "cgroup2"), "")
 
 
 @cache
@@ -155,8 +180,8 @@ def _number(group: Group, file: str) -> float | None:
     return float(text) if text.isdigit() else None  # "max", or not there
 
 
-def _stat(group: Group) -> dict[str, float]:
-    pairs = (line.split() for line in _read(group, "memory.stat").splitlines())
+def _pairs(group: Group, file: str) -> dict[str, float]:
+    pairs = (line.split() for line in _read(group, file).splitlines())
     return {pair[0]: float(pair[1]) for pair in pairs if len(pair) == 2}
 
 

@@ -83,12 +83,12 @@ def pressure() -> tuple[dict[str, float] | None, str]:
 
 def cgroup() -> Cgroup:
     """The limits that hold for this process."""
-    memory, pids = limits_of.memory(), limits_of.pids()
+    memory, pids, quota = limits_of.memory(), limits_of.pids(), limits_of.quota()
     return Cgroup(
         limits_of.versions(),
         memory and int(memory.limit),
         memory and int(memory.used),
-        limits_of.cpus(),
+        quota and quota.cpus,
         pids and int(pids.limit),
         pids and int(pids.used),
     )

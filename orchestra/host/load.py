@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from orchestra.host import cgroup, clock
 
+PLENTY = 10_000  # tasks that may still be started, at least: how many exactly is not worth a count
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -22,13 +23,13 @@ class Counters(NamedTuple):
     """What only grows, with the moment of the look: two looks make a rate."""
 
     at: float  # seconds since the machine came up
-    swapped_pages: float
+    totals: dict[str, float]
 
 
-def figures(run_dir: str, tmp_dir: str, before: Counters | None) -> tuple[dict[str, float], Counters | None]:
-    """(figures, counters for the next look). `swap_rate` needs the counters of an earlier one."""
+def figures(run_dir: str, tmp_dir: str, before: Counters | None) -> tuple[dict[str, float], Counters]:
+    """(figures, counters for the next look). Rates need the counters of an earlier one."""
     counters = count()
-    found: dict[str, float] = {}
+    found = rates(before, counters)
     readers: dict[str, Callable[[], float | None]] = {
         "memory_available": memory_available,
         "disk_free": lambda: space_free(run_dir),
@@ -40,7 +41,6 @@ def figures(run_dir: str, tmp_dir: str, before: Counters | None) -> tuple[dict[s
         "memory_pressure": lambda: stalled("memory", "some"),
         "io_pressure": lambda: stalled("io", "full"),
         "disk_queue": disk_queue,
-        "swap_rate": lambda: swap_rate(before, counters),
     }
     for key, read in readers.items():
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -98,15 +98,11 @@ def pids_free() -> float:
         free.append(float(_read("/proc/sys/kernel/threads-max")) - tasks)
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if soft != resource.RLIM_INFINITY and os.geteuid():  # the kernel does not hold root to it
-        free.append(soft - _tasks_of_user(os.getuid()))
+        from orchestra.host import limits  # takes its time to come
+
+        least = float(soft) - tasks  # as if all of the machine's were this user's: who is near counts them
+        free.append(least if least > PLENTY else float(soft) - limits.user_processes()[0])
     return max(0.0, min(free))
-
-
-def _tasks_of_user(uid: int) -> int:
-    import psutil
-
-    rows = (process.info for process in psutil.process_iter(["uids", "num_threads"]))
-    return sum(row["num_threads"] or 1 for row in rows if row["uids"] and row["uids"].real == uid)
 
 
 def files_free() -> float:
@@ -117,13 +113,26 @@ def files_free() -> float:
     return min(float(most) - float(used), own)
 
 
+def cpus() -> float:
+    """CPUs that we may use: those that we are bound to (by a cpuset, say), and no more than our quota."""
+    ours = cgroup.quota()
+    bound = float(len(os.sched_getaffinity(0)))
+    return bound if ours is None else min(bound, ours.cpus)
+
+
 def load_per_cpu() -> float:
-    """Tasks that run or would like to, for each CPU; where the kernel does not tell, its load average."""
-    cpus = os.cpu_count() or 1
+    """Tasks that run or would like to, for each CPU; where the kernel does not tell, its load average.
+
+    Under a quota it is those of the group that has it, for what it may use.
+    """
+    ours = cgroup.quota()
+    if ours is not None:
+        return cgroup.runnable(ours.group) / ours.cpus
+    machine = os.cpu_count() or 1
     runnable, tasks = _tasks()
     if not tasks:
-        return os.getloadavg()[0] / cpus
-    return max(0, runnable - 1) / cpus  # this process is no burden
+        return os.getloadavg()[0] / machine
+    return max(0, runnable - 1) / machine  # this process is no burden
 
 
 def _tasks() -> tuple[int, int]:
@@ -135,6 +144,8 @@ def _tasks() -> tuple[int, int]:
 def stalled(resource_name: str, share: str) -> float | None:
     """Percent of the last ten seconds in which `some` or all (`full`) tasks waited for it."""
     ours = cgroup.pressure_directory()
+    if not ours and resource_name == "cpu" and cgroup.quota() is not None:
+        return None  # the host has time to spare while we have none: see `rates`
     path = f"{ours}/{resource_name}.pressure" if ours else f"/proc/pressure/{resource_name}"
     found = re.search(rf"^{share} avg10=([0-9.]+)", _read(path), re.MULTILINE)
     return float(found[1]) if found else None
@@ -142,8 +153,13 @@ def stalled(resource_name: str, share: str) -> float | None:
 
 def disk_queue() -> float:
     """Requests in flight on the busiest disk; psutil does not tell."""
+    return max((float(row[11]) for row in _disks()), default=0.0)
+
+
+def _disks() -> list[list[str]]:
+    """The fields of the kernel's Documentation/admin-guide/iostats.rst, behind number and name."""
     rows = (line.split() for line in _read("/proc/diskstats").splitlines())
-    return max((float(row[11]) for row in rows if len(row) > 11 and _is_disk(row[2])), default=0.0)
+    return [row for row in rows if len(row) > 12 and _is_disk(row[2])]
 
 
 @cache
@@ -151,18 +167,54 @@ def _is_disk(name: str) -> bool:
     return not name.startswith(("loop", "ram", "zram")) and os.path.isdir(f"/sys/block/{name}")
 
 
-def count() -> Counters | None:
-    with contextlib.suppress(OSError, ValueError):
-        rows = dict(line.split() for line in _read("/proc/vmstat").splitlines() if line.startswith("pswp"))
-        return Counters(clock.since_boot(), float(rows["pswpin"]) + float(rows["pswpout"]))
-    return None
+def count() -> Counters:
+    totals: dict[str, float] = {}
+    for read in (_swapped, _disks_at_work, _periods):
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            totals |= read()
+    return Counters(clock.since_boot(), totals)
 
 
-def swap_rate(before: Counters | None, now: Counters | None) -> float | None:
-    """Bytes a second, in and out together, between two looks."""
-    if before is None or now is None or now.at - before.at < 0.05 or now.swapped_pages < before.swapped_pages:
-        return None
-    return (now.swapped_pages - before.swapped_pages) * _PAGE / (now.at - before.at)
+def rates(before: Counters | None, now: Counters) -> dict[str, float]:
+    """What two looks tell together; nothing where there was no other, or one an instant ago."""
+    span_s = now.at - before.at if before else 0.0
+    if before is None or span_s < 0.05:
+        return {}
+
+    def grown(what: str) -> list[float]:
+        """Of each counter that is called so: its own name stands behind that."""
+        return [
+            max(0.0, total - before.totals[key])
+            for key, total in now.totals.items()
+            if key.startswith(f"{what} ") and key in before.totals
+        ]
+
+    found = {}
+    for pages in grown("swapped_pages"):
+        found["swap_rate"] = pages * _PAGE / span_s
+    if at_work := grown("disk_at_work_ms"):
+        found["disk_busy"] = min(100.0, max(at_work) / span_s / 10)
+    for periods, throttled in zip(grown("periods"), grown("periods_throttled"), strict=False):
+        found["cpu_pressure"] = min(100.0, 100 * throttled / periods) if periods else 0.0
+    return found
+
+
+def _swapped() -> dict[str, float]:
+    rows = dict(line.split() for line in _read("/proc/vmstat").splitlines() if line.startswith("pswp"))
+    return {"swapped_pages all": float(rows["pswpin"]) + float(rows["pswpout"])}
+
+
+def _disks_at_work() -> dict[str, float]:
+    return {f"disk_at_work_ms {row[2]}": float(row[12]) for row in _disks()}
+
+
+def _periods() -> dict[str, float]:
+    """Of our quota, where we have one: those in which it was wanted, and those in which it was spent."""
+    ours = cgroup.quota()
+    if ours is None:
+        return {}
+    periods, throttled = cgroup.throttling(ours.group)
+    return {f"periods {ours.group.path}": periods, f"periods_throttled {ours.group.path}": throttled}
 
 
 def _read(path: str) -> str:

@@ -129,7 +129,10 @@ def children(there: bool) -> Check:
 def pressure(averages: dict[str, float] | None, refusal: str) -> Check:
     """`averages`: cpu, io, memory -> per cent of the last 10 s in which some task waited."""
     if averages is None:
-        advice = "boot with psi=1 (or a kernel with CONFIG_PSI), to see pressure before it hurts"
+        advice = (
+            "boot with psi=1 (or a kernel with CONFIG_PSI), to see pressure before it hurts; "
+            "till then throttle {disk_busy: 95} in the plan hears of a disk that is always at work"
+        )
         return Check("pressure", f"no pressure stall information: {refusal}", Health.WARNING, advice)
     figures = ", ".join(f"{name} {value:g} %" for name, value in averages.items())
     if averages.get("memory", 0) > 20:

@@ -52,6 +52,7 @@ LIMITS: dict[str, Limit] = {
         Limit("swap_rate", "soft", "at most", "bytes/s", 16 * MIB, "swapped"),
         Limit("io_pressure", "soft", "at most", "%", 90.0, "time in which all tasks waited for a disk"),
         Limit("disk_queue", "soft", "at most", "number", 128, "requests in flight on the busiest disk"),
+        Limit("disk_busy", "soft", "at most", "%", None, "time in which the busiest disk was at work"),
     )
 }
 

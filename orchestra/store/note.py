@@ -1,8 +1,8 @@
 """Small notes that are kept with the root, beside its runs: best effort, and gone at any time without harm.
 
 What must stay true: a note is one JSON object; whoever changes it holds an OS lock on it, or where that
-is not to be had in a moment, changes nothing; one that cannot be read, torn by a power cut, say, is as
-good as empty.
+is not to be had in a moment, changes nothing; one that cannot be read, torn by a power cut or swollen by
+a worker, say, is as good as empty. What is no file in its place holds nobody up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from orchestra.store.publish import open_regular
+
+MOST = 16 << 20  # bytes
 PATIENCE_S = 1.0  # for whoever holds the note; a change takes milliseconds
+_WAY = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Note:
@@ -27,7 +31,7 @@ class Note:
 
     def read(self) -> dict[str, Any]:
         try:
-            with open(self.path, "rb") as file:
+            with open_regular(self.path, MOST) as file:
                 return _parse(file.read())
         except OSError:
             return {}
@@ -39,7 +43,7 @@ class Note:
             fd, ours = None, False
             with contextlib.suppress(OSError):
                 os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-                fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                fd = os.open(self.path, _WAY, 0o600)
                 held.callback(os.close, fd)
                 ours = self._lock(fd)
             before = b"" if fd is None else _read_all(fd)
@@ -67,7 +71,8 @@ class Note:
 
 def _read_all(fd: int) -> bytes:
     with contextlib.suppress(OSError):
-        return os.pread(fd, os.fstat(fd).st_size, 0)
+        if (size := os.fstat(fd).st_size) <= MOST:
+            return os.pread(fd, size, 0)
     return b""
 
 

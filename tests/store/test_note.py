@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from pathlib import Path
 
@@ -49,3 +50,23 @@ def test_one_that_cannot_be_read_is_as_good_as_empty(tmp_path: Path, text: str) 
     with Note(str(path)).changing() as value:
         value["y"] = 1
     assert Note(str(path)).read() == {"y": 1}
+
+
+def test_one_that_has_swollen_is_as_good_as_empty_and_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "note.json"
+    path.write_text('{"x": 1}')
+    os.truncate(path, 1 << 40)
+    assert Note(str(path)).read() == {}
+    with Note(str(path)).changing() as value:
+        value["y"] = 1
+    assert path.read_text() == '{"y":1}'
+
+
+def test_a_pipe_in_its_place_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "note.json"
+    os.mkfifo(path)
+    assert Note(str(path)).read() == {}
+    with Note(str(path)).changing() as value:
+        assert value == {}
+        value["y"] = 1
+    assert Note(str(path)).read() == {}

@@ -99,7 +99,7 @@ def _pressure() -> float:
 
 def test_in_a_container_its_own_memory_counts_and_drain_starts_who_waited(root: Root) -> None:
     root.init("r")
-    with group("memory", "memory.limit_in_bytes", 400 * MIB) as place:
+    with group("memory", 400 * MIB) as place:
         rows = workers(1, ["true"], memory_available="200MiB")
         with pressing([inside(place, [sys.executable, "-c", HOG, "280"])]) as [hog]:
             assert hog.stdout and hog.stdout.readline() == "full\n"
@@ -119,9 +119,35 @@ def test_in_a_container_its_own_memory_counts_and_drain_starts_who_waited(root: 
     assert (drain.returncode, json.loads(said)["counts"]["done"]) == (0, 1)
 
 
+def test_in_a_container_its_own_cpus_count(root: Root) -> None:
+    """A quarter of one CPU: the host has time to spare, and in here there is none."""
+    root.init("r")
+    with group("cpu", 25_000) as place:
+        call_inside(place, root, "spawn", "r", "--from", "-", stdin=workers(1, ["sleep", "60"]))
+        with pressing([inside(place, ["sh", "-c", "while :; do :; done"])] * 3):
+            others = workers(2, ["sleep", "60"], load_per_cpu=11).replace(
+                "W2", "V"
+            )  # three for a quarter: 12
+            answer = call_inside(place, root, "spawn", "r", "--from", "-", stdin=others)
+            assert signals(answer, "V") == ["load_per_cpu"]
+            wait_until(lambda: throttled(place) > 20, "a spent quota")
+            others = json.dumps([{**json.loads(others)[1], "throttle": {"cpu_pressure": 50}}]).replace(
+                "V", "U"
+            )
+            answer = call_inside(place, root, "spawn", "r", "--from", "-", stdin=others)
+            assert signals(answer, "U") == ["cpu_pressure"]
+    root("stop", "r", "--grace", "0")
+
+
+def throttled(place: Path) -> int:
+    """Periods in which the group had spent its quota."""
+    rows = dict(line.split() for line in (place / "cpu.stat").read_text().splitlines())
+    return int(rows["nr_throttled"])
+
+
 def test_a_crowd_of_processes_leaves_no_head_room(root: Root) -> None:
     root.init("r")
-    with group("pids", "pids.max", 100) as place:
+    with group("pids", 100) as place:
         crowd = "for i in $(seq 60); do sleep 300 & done; echo full; wait"
         rows = workers(1, ["true"], pids_free=50)
         with pressing([inside(place, ["bash", "-c", crowd])]) as [crowded]:

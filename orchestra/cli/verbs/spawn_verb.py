@@ -83,6 +83,9 @@ def spawn_(
         return spawn_answer(
             session, observer, preview(observer, wanted, throttled=not no_throttle), dry_run=True
         )
-    with conduct(layout, session.narrator) as conductor, working(session, "spawning"):
+    with (
+        conduct(layout, session.narrator, before=observer) as conductor,
+        working(session, "spawning"),
+    ):
         report: SpawnReport = spawn(conductor, wanted, throttled=not no_throttle)
     return spawn_answer(session, conductor, report)
