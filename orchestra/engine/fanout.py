@@ -12,9 +12,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestra.backend.base import Batch, Launch
+from orchestra.engine.admission import Admission, Refusal
 from orchestra.engine.burial import clear_away, read_mark, write_result
 from orchestra.engine.conduct import Conductor
-from orchestra.engine.outcome import Outcome, Pending, SpawnReport, asked_by, asks, failed_row, who
+from orchestra.engine.outcome import (
+    Outcome,
+    Pending,
+    SpawnReport,
+    failed_row,
+    is_told_lately,
+    waits_alike,
+    who,
+)
 from orchestra.engine.paper import Unfit, encoded, stage_trail, with_brief
 from orchestra.engine.room import Room
 from orchestra.engine.sighting import MARK_PATIENCE_S
@@ -23,15 +32,12 @@ from orchestra.host import clock
 from orchestra.model.event import OBSERVATIONS, Draft
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView, ending, facts
-from orchestra.model.throttle import Signal, describe
 from orchestra.model.trail import Result, parse_mark
 from orchestra.model.verdict import Retry, Verdict
 from orchestra.store.publish import Staging, publish, read_text
 
+LOOK_S = 0.05  # between two looks at a claim that is being written
 SIGN_OF_LIFE_S = 30.0  # a launcher that shows none by then is ended
-PACE_S = 0.05
-MOST_PACING_S = 60.0  # in one command: who calls us may have two minutes
-OVERTAKEN_S = 60.0  # for so long a deferred worker lets smaller ones pass
 GROUP = 8  # how many trails wait for the disk together
 NO_HELPER = "the helper that starts launchers died, or took no orders"
 FIRST_GROUP = 2  # few, so that the machine has launchers to run while the next trails are written
@@ -43,20 +49,15 @@ class FanOut:
     def __init__(self, conductor: Conductor, room: Room | None) -> None:
         self.conductor = conductor
         self.layout = conductor.layout
-        self.room = room  # None: the host is not asked
-        self.refused: dict[object, list[Signal]] = {}  # by what was asked
-        self.patience_s = MOST_PACING_S
-        self.before = 0  # workers of the run that were at work already
-        self.holding: set[str] = set()  # those of the batch that are at work, or will be
+        self.admission = Admission(conductor.layout, room, conductor.at_work())
         self.outcomes: dict[str, Outcome] = {}
         self.pending: dict[str, Pending] = {}
         self.batch: Batch | None = None
 
     def run(self, records: list[WorkerRecord]) -> SpawnReport:
         if records:
-            self.before = self.conductor.at_work()
             try:
-                for group in groups(records):
+                for group in self.groups(records):
                     self.try_group(group)
                 self.await_signs()
             except BaseException as cut_short:
@@ -76,6 +77,21 @@ class FanOut:
 
     # --- a few workers, each in its own right -------------------------------------------------
 
+    def groups(self, records: list[WorkerRecord]) -> Iterator[list[WorkerRecord]]:
+        """A few at a time. Who waits for what was refused to another waits on: of a thousand that is most."""
+        group: list[WorkerRecord] = []
+        size = FIRST_GROUP
+        for record in records:
+            if record.state == State.DEFERRED and (refusal := self.admission.known(record)):
+                self.refuse(record, refusal)
+                continue
+            group.append(record)
+            if len(group) == size:
+                yield group
+                group, size = [], GROUP
+        if group:
+            yield group
+
     def try_group(self, records: list[WorkerRecord]) -> None:
         """Ask the host for each of a few workers; write their trails, wait once for the disk, start them."""
         self.conductor.check_still_mine()
@@ -84,18 +100,16 @@ class FanOut:
             if self.was_claimed(record):
                 continue
             with self.in_its_own_right(record):
-                spoke = self.pressure(record)
-                if spoke and (staged or self.pending):
+                refusal = self.admission.ask(record)
+                if refusal and (staged or self.pending):
                     # What speaks may be our own that will turn out not to run: first see what they do.
                     self.launch(staged, staging)
                     self.await_signs()
                     staging, staged = Staging(), []
-                    spoke = self.pressure(record)
-                spoke = self.pace(record, spoke)
-                if spoke:
-                    self.refuse(record, spoke)
+                    refusal = self.admission.ask(record)
+                if refusal := self.admission.pace(record, refusal):
+                    self.refuse(record, refusal)
                 else:
-                    self.holding.add(record.name)
                     stage_trail(self.conductor, record, staging)
                     staged.append(record)
         self.launch(staged, staging)
@@ -156,39 +170,6 @@ class FanOut:
             self.fail(record, problem.message, retry=Retry.LATER)
         except Unfit as error:
             self.fail(record, str(error))
-
-    # --- room -------------------------------------------------------------------------------
-
-    def pressure(self, record: WorkerRecord) -> list[Signal]:
-        """What speaks against starting it now. Where nothing does, the room is its own."""
-        if self.room is None:
-            return []
-        queue, question = asks(record)
-        for key in (queue, question):
-            if key in self.refused:
-                return self.refused[key]
-        result = self.layout.attempt_result(record.name, record.attempt)
-        return self.room.take(record, self.before + len(self.holding), result)
-
-    def pace(self, record: WorkerRecord, spoke: list[Signal]) -> list[Signal]:
-        """Too many starts at a time are spread, not deferred, as long as the caller may be kept waiting."""
-        while [signal.signal for signal in spoke] == ["starts_per_s"] and self.patience_s > 0:
-            clock.pause(PACE_S)
-            self.patience_s -= PACE_S
-            spoke = self.pressure(record)
-        return spoke
-
-    def refuse(self, record: WorkerRecord, spoke: list[Signal]) -> None:
-        """Defer it; and who asks the same in this batch gets the same answer.
-
-        Smaller ones may pass, so that no room stays empty; but not one that has waited for long.
-        """
-        queue, question = asks(record)
-        self.refused[question] = spoke
-        waited_s = clock.seconds_since(record.deferral.since) if record.deferral else None
-        if waited_s is not None and waited_s > OVERTAKEN_S:
-            self.refused[queue] = spoke
-        self.defer(record, describe(spoke), [signal.to_json() for signal in spoke])
 
     # --- signs of life --------------------------------------------------------------------
 
@@ -278,8 +259,8 @@ class FanOut:
         view = self.conductor.view(record)
         patience_s = MARK_PATIENCE_S  # a claim that is being written will say whose it is, or be nobody's
         while view.at_work and view.process is None and patience_s > 0:
-            clock.pause(PACE_S)
-            patience_s -= PACE_S
+            clock.pause(LOOK_S)
+            patience_s -= LOOK_S
             view = self.conductor.view(record)
         if not (view.at_work or view.ended):
             return False
@@ -292,7 +273,7 @@ class FanOut:
             self.outcomes[record.name] = Outcome("spawned", answer, fact)
         else:
             self.outcomes[record.name] = Outcome("failed", failed_row(view), fact)
-            self.let_go(record)
+            self.admission.let_go(record)
         return True
 
     def give_up(self, pending: Pending) -> None:
@@ -312,11 +293,16 @@ class FanOut:
 
     # --- outcomes ---------------------------------------------------------------------------
 
+    def refuse(self, record: WorkerRecord, refusal: Refusal) -> None:
+        self.admission.refuse(record, refusal)
+        self.defer(record, refusal.reason, refusal.signals)
+
     def defer(self, record: WorkerRecord, reason: str, signals: list[dict[str, Any]]) -> None:
         answer = {"name": record.name, "reason": reason, "signals": signals}
-        self.let_go(record)
-        if record.deferral and asked_by(record.deferral.signals) == asked_by(signals) != []:
-            # It waits for what it waited for: told once, or a long night would fill the log with it.
+        self.admission.let_go(record)
+        if (before := record.deferral) and (
+            waits_alike(before, signals) or is_told_lately(before, signals, clock.seconds_since(before.since))
+        ):
             self.outcomes[record.name] = Outcome("deferred", answer, None)
             return
         draft = Draft(OBSERVATIONS, "deferred", {**who(record), "reason": reason, "signals": signals})
@@ -348,7 +334,7 @@ class FanOut:
         )
         draft = Draft(OBSERVATIONS, "ended", {**who(record), **ending(view)})
         self.outcomes[record.name] = Outcome("failed", failed_row(view), draft)
-        self.let_go(record)
+        self.admission.let_go(record)
         clear_away(self.layout, record)
         write_result(
             self.layout,
@@ -362,24 +348,15 @@ class FanOut:
             ),
         )
 
-    def let_go(self, record: WorkerRecord) -> None:
-        """It does not run: the room that it was given is free again."""
-        if record.name in self.holding:
-            self.holding.discard(record.name)
-            if self.room is not None:
-                self.room.let_go(record.token)
-
     def excuse(self, records: list[WorkerRecord], cut_short: BaseException) -> None:
         """The batch was cut short: who was not tried is deferred; who was started is looked at next time."""
         if isinstance(cut_short, Superseded):
             return  # the run is somebody else's now
         why = type(cut_short).__name__ if not isinstance(cut_short, KeyboardInterrupt) else "an interrupt"
         for record in records:
-            if record.name not in self.outcomes and record.name not in self.pending:
+            if record.name in self.outcomes or record.name in self.pending:
+                continue
+            if record.state == State.DEFERRED:
+                self.admission.let_go(record)  # it waits on
+            else:
                 self.defer(record, f"not tried: the spawn was cut short by {why}", [])
-
-
-def groups(records: list[WorkerRecord]) -> Iterator[list[WorkerRecord]]:
-    yield records[:FIRST_GROUP]
-    for start in range(FIRST_GROUP, len(records), GROUP):
-        yield records[start : start + GROUP]

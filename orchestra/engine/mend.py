@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from orchestra.engine import faults, losses
 from orchestra.engine.observe import Observer
-from orchestra.host import clock
+from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, LOG_DAMAGED, Draft
 from orchestra.model.history import History
 from orchestra.store.eventlog import LogChanged, Repair
 from orchestra.store.layout import Layout
-from orchestra.store.publish import is_litter
+from orchestra.store.publish import builder_of
 
 if TYPE_CHECKING:
     from orchestra.engine.conduct import Conductor
@@ -107,11 +107,12 @@ def untold_damage(layout: Layout, history: History) -> list[Draft]:
     return drafts
 
 
-def clear_litter(layout: Layout, pid: int) -> None:
-    """Files that the dead holder was building."""
+def clear_litter(layout: Layout, dead: int) -> None:
+    """Files that the dead holder was building; and those before it, who may have died as it cleared up."""
     for place in (layout.run_dir, layout.lock_notes):
         for name in os.listdir(place):
-            if is_litter(name, pid):
+            pid = builder_of(name)
+            if pid is not None and (pid == dead or process.start_of(pid) is None):
                 with contextlib.suppress(OSError):
                     os.unlink(f"{place}/{name}")
 

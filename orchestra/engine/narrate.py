@@ -107,7 +107,7 @@ class _Phase:
         conductor = self.conductor
         new, _ = sort_out(conductor, wanted_of(conductor, self.phase))
         intend(conductor, new)
-        names = tuple(entry.name for entry in self.phase.workers)
+        names = dict.fromkeys(entry.name for entry in self.phase.workers)
         self.told.update(  # by whoever drove it before
             key
             for name in names
@@ -126,7 +126,7 @@ class _Phase:
     def record(self, name: str) -> WorkerRecord:
         return self.conductor.history.workers[name]
 
-    def start(self, names: tuple[str, ...]) -> None:
+    def start(self, names: dict[str, None]) -> None:
         waiting = [r for r in candidates(self.conductor) if r.name in names]
         if not has_room(self.conductor, self.room, waiting):
             self.tell_deferred(
@@ -161,7 +161,7 @@ class _Phase:
             text = f"{alike[0]['name']}{more}: {alike[0]['reason']}"
             self.tell(Told("deferred", self.phase.name, None, text))
 
-    def retriable(self, names: tuple[str, ...]) -> list[str]:
+    def retriable(self, names: dict[str, None]) -> list[str]:
         """Who failed, has attempts left, and may gain by another."""
         return [
             name
@@ -171,7 +171,7 @@ class _Phase:
             and r.attempt <= (r.entry.retries or 0)
         ]
 
-    def try_again(self, names: tuple[str, ...]) -> None:
+    def try_again(self, names: dict[str, None]) -> None:
         ready = [name for name in self.retriable(names) if self.rested(name)]
         if ready:
             report = retry(self.conductor, ready, throttled=self.room is not None)
@@ -186,7 +186,7 @@ class _Phase:
         quiet = clock.seconds_since(record.since)
         return quiet is None or quiet >= min(LONGEST_REST_S, 5.0 * 2 ** (record.attempt - 1))
 
-    def await_change(self, names: tuple[str, ...]) -> None:
+    def await_change(self, names: dict[str, None]) -> None:
         waiting = any(self.record(n).state == State.DEFERRED for n in names) or self.retriable(names)
         timeout_s = self.patience.next_s() if waiting else 3600.0
         running = tuple(n for n in names if self.record(n).state == State.RUNNING)
@@ -214,7 +214,7 @@ class _Phase:
             self.told.add(key)
             self.tell(Told("worker", self.phase.name, view))
 
-    def catch_up(self, names: tuple[str, ...]) -> None:
+    def catch_up(self, names: dict[str, None]) -> None:
         """Tell of every end: also of one that was recorded on the way to something else."""
         for name in names:
             for _, view in self.ends(name):

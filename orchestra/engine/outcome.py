@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from orchestra.model.event import Draft
-from orchestra.model.record import WorkerRecord
+from orchestra.model.record import Deferral, WorkerRecord
 from orchestra.model.snapshot import WorkerView
+
+RETOLD_S = 60.0
 
 
 class SpawnReport(NamedTuple):
@@ -33,14 +35,22 @@ class Outcome(NamedTuple):
     draft: Draft | None
 
 
-def asks(record: WorkerRecord) -> tuple[object, object]:
-    """(who must not be overtaken by the same limits, who asks the very same)."""
-    limits = tuple(sorted(record.entry.throttle.items()))
-    return limits, (limits, record.entry.command)
+def waits_alike(before: Deferral, signals: list[dict[str, Any]]) -> bool:
+    """Whether what speaks is what spoke before, whatever is measured."""
+    return bool(signals) and _limits(before.signals) == _limits(signals)
 
 
-def asked_by(signals: list[dict[str, Any]]) -> list[tuple[object, ...]]:
-    """What speaks, whatever is measured."""
+def is_told_lately(before: Deferral, signals: list[dict[str, Any]], waited_s: float | None) -> bool:
+    """Whether it is too soon to tell the log that a worker waits for something else now.
+
+    It is told after 1, 3, 6, 10, … minutes at the earliest: of a thousand that wait for this and for that by
+    turns, a night would fill the log else. What is no want of room is always told.
+    """
+    told_s = RETOLD_S * before.times * (before.times + 1) / 2
+    return bool(signals and before.signals) and waited_s is not None and waited_s < told_s
+
+
+def _limits(signals: list[dict[str, Any]]) -> list[tuple[object, ...]]:
     return [(signal["signal"], signal["limit"], signal.get("total")) for signal in signals]
 
 

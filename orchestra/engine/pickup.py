@@ -10,8 +10,8 @@ import contextlib
 import random
 from collections.abc import Callable
 
+from orchestra.engine.admission import asks
 from orchestra.engine.observe import Observer
-from orchestra.engine.outcome import asks
 from orchestra.engine.room import Room
 from orchestra.engine.spawn import candidates
 from orchestra.engine.wait import Scope, Teller, WaitReport, names_in_scope, pause, wait

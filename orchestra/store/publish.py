@@ -103,15 +103,11 @@ def publish(path: str, data: bytes, *, durable: bool = True) -> None:
         raise error
 
 
-def is_litter(name: str, pid: int) -> bool:
-    """Whether a file was being built by this process, which did not live to publish it."""
-    return name.startswith(".") and name.endswith(f".{pid}.new")
-
-
 def builder_of(name: str) -> int | None:
     """The PID of whoever was building a file of this name; None where it is no half-built file."""
     pid = name.removesuffix(".new").rpartition(".")[2]
-    return int(pid) if pid.isascii() and pid.isdigit() and is_litter(name, int(pid)) else None
+    half_built = name.startswith(".") and name.endswith(".new") and pid.isascii() and pid.isdigit()
+    return int(pid) if half_built else None
 
 
 def write_all(fd: int, data: bytes) -> None:

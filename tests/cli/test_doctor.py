@@ -355,7 +355,8 @@ def test_the_tightest_limit_of_the_cgroups_above_counts(
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "a" / "memory.max").write_text("1000\n")
+    (tmp_path / "a" / "memory.max").write_text("1200\n")
+    (tmp_path / "a" / "memory.high").write_text("1000\n")  # above that nothing moves any more
     (tmp_path / "a" / "memory.current").write_text("900\n")
     (tmp_path / "a" / "memory.stat").write_text("anon 800\ninactive_file 100\n")
     (inner / "memory.max").write_text("5000\n")

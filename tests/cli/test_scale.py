@@ -13,6 +13,7 @@ from conftest import Root, wait_until
 
 from orchestra.engine.conduct import conduct
 from orchestra.engine.narrator import Narrator
+from orchestra.engine.observe import Observer
 from orchestra.engine.stop import stop
 from orchestra.model.event import COMMANDS, OBSERVATIONS, Event, encode
 from orchestra.model.plan import WorkerEntry, entry_to_json
@@ -229,3 +230,25 @@ def test_a_stop_of_many_looks_through_the_processes_as_often_as_of_one(
         assert len(report.stopped) == count
         looks[count] = seen.count("/proc")
     assert looks[12] <= looks[1] + 4, "graces may end at two moments"
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "more", "taken back"])
+def test_what_was_read_before_the_lock_is_read_on_or_anew(long: tuple[Root, int], meanwhile: str) -> None:
+    root, count = long
+    layout = Layout(str(root.run_dir("r")))
+    log = root.run_dir("r") / "events.jsonl"
+    size, op = log.stat().st_size, Observer(layout).open().history.op
+    who = {"worker": f"W{count}", "attempt": 1, "token": "t", "entry": {"name": f"W{count}", "brief": "b"}}
+    one_more = encode(Event(op + 1, AT, COMMANDS, "spawn_intended", 1, who))
+    if meanwhile == "taken back":
+        log.write_bytes(log.read_bytes() + one_more)
+    before = Observer(layout).open()
+    if meanwhile == "taken back":  # as by whoever could not make it durable
+        os.truncate(log, size)
+    elif meanwhile == "more":
+        log.write_bytes(log.read_bytes() + one_more)
+    with conduct(layout, Narrator("unlock", None), before=before) as conductor:
+        names = list(conductor.history.workers)
+        assert names == [f"W{i}" for i in range(count + (meanwhile == "more"))]
+    assert list(Observer(layout).open().history.workers) == names
+    assert root("status", "r").json["alerts"] == []

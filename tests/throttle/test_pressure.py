@@ -276,9 +276,9 @@ def test_who_was_passed_over_for_long_is_overtaken_by_nobody_with_the_same_limit
     ]
     assert signals(spawn(root, json.dumps(rows[:1])), "Greedy") == ["memory_available"]
     program = (
-        "import sys, orchestra.engine.fanout as fanout\n"
+        "import sys, orchestra.engine.admission as admission\n"
         "from orchestra.cli.main import main\n"
-        f"fanout.OVERTAKEN_S = {overtaken_s}\n"
+        f"admission.OVERTAKEN_S = {overtaken_s}\n"
         "main()\n"
     )
     done = subprocess.run(
