@@ -24,7 +24,7 @@ from orchestra.host import clock, process
 from orchestra.model.event import ALERTS, CONTROL, Draft, Event
 from orchestra.model.history import in_short
 from orchestra.model.owner import LEAST_TTL_S, MOST_TTL_S, USUAL_TTL_S, Holder
-from orchestra.model.record import Seat
+from orchestra.model.record import Seat, State
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.trail import Process
 from orchestra.store import lock
@@ -171,8 +171,12 @@ class Conductor(Observer):
     def write_state(self) -> None:
         """Rewrite state.json from what the log and the files say. Never the truth, so never an error."""
         self.final = self.snapshot()
-        going = self.history.workers.having("going")
-        self.write_checkpoint({record.name: self.final.workers.named(record.name) for record in going})
+        workers, seen = self.history.workers, self.final.workers
+        views = {record.name: seen.named(record.name) for record in workers.having("going")}
+        for name in seen.states:
+            if seen.states[name] == State.DEFERRED and workers.waits_as_saved(name):
+                views.pop(name, None)  # its line stands there already
+        self.write_checkpoint(views)
 
     def write_checkpoint(self, views: dict[str, WorkerView]) -> None:
         """`views`: as they were just seen."""

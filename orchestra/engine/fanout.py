@@ -83,7 +83,7 @@ class FanOut:
         size = FIRST_GROUP
         for record in records:
             if record.state == State.DEFERRED and (refusal := self.admission.known(record)):
-                self.refuse(record, refusal)
+                self.defer(record, refusal.reason, refusal.signals)
                 continue
             group.append(record)
             if len(group) == size:

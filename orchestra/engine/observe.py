@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestra.backend.base import Backend
 from orchestra.backend.local import Local
 from orchestra.engine import faults, losses
-from orchestra.engine.sighting import Sighting
+from orchestra.engine.sighting import Sighting, shows_nothing
 from orchestra.errors import NoSuchPhase, NoSuchWorker
 from orchestra.host import clock
 from orchestra.model.history import History
@@ -142,6 +142,8 @@ class Observer:
             return judge(record, Sight(), conducted=conducted)
         if record.state == State.PLANNED:
             return WorkerView(record, State.PLANNED)
+        if record.state == State.DEFERRED and shows_nothing(record, self.layout):  # of a thousand that wait
+            return judge(record, Sight(), conducted=conducted)
         sight = Sighting(record, self.layout, self.backend).sight()
         if sight.result is not None and may_be_memory(sight.result):
             from orchestra.engine.memory import memory_kill  # seldom needed

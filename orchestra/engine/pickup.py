@@ -53,7 +53,7 @@ def drain(
     scope: Scope,
     *,
     timeout_s: float,
-    start: Callable[[list[str]], None],
+    start: Callable[[set[str]], None],
     on_change: Teller | None = None,
 ) -> WaitReport:
     """Wait, and start what is deferred as soon as there is room.
@@ -68,7 +68,7 @@ def drain(
         waiting = _waiting(observer, scope)
         if waiting and has_room(observer, room, waiting):
             with contextlib.suppress(NarratorAlreadyActive):
-                start([record.name for record in waiting])
+                start({record.name for record in waiting})
                 patience.start_over()
             observer.refresh()
         report = wait(observer, scope, timeout_s=0, on_change=tell)

@@ -20,6 +20,12 @@ from orchestra.store.publish import read_surely, read_text
 MARK_PATIENCE_S = 5.0  # how long a mark may be there and unreadable: it is being written
 
 
+def shows_nothing(record: WorkerRecord, layout: Layout) -> bool:
+    """Whether no launcher of it has come so far that there is more to see: told by three names alone."""
+    own = layout.attempt(record.name, record.attempt)
+    return not any(map(os.path.lexists, (layout.mark(record.name), layout.sentinel(record.name), own)))
+
+
 class Sighting:
     """An attempt and what is known of its launcher; `sight` is all that there is to see."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from orchestra.model.record import ENDED, WorkerRecord
+from orchestra.model.record import ENDED, State, WorkerRecord
 from orchestra.model.verdict import Verdict
 
 
@@ -81,6 +81,10 @@ class Workers(Mapping[str, WorkerRecord]):
     def __len__(self) -> int:
         saved = self.saved.states
         return len(saved) + sum(1 for name in self.changed if name not in saved)
+
+    def waits_as_saved(self, name: str) -> bool:
+        """Whether the checkpoint has it as deferred, and nothing has happened to it since."""
+        return name not in self.changed and self.saved.states.get(name) == State.DEFERRED
 
     def states(self) -> dict[str, str]:
         """Everybody's state; of who was going already when the checkpoint was made, as it was seen then."""

@@ -145,8 +145,8 @@ def drained(
 
     check_caller(session.verb)
 
-    def start(names: list[str]) -> None:
-        with conduct(observer.layout, session.narrator) as conductor:
+    def start(names: set[str]) -> None:
+        with conduct(observer.layout, session.narrator, before=observer) as conductor:
             waiting = [record for record in candidates(conductor) if record.name in names]
             FanOut(conductor, Room(observer.layout.root)).run(waiting)
 
