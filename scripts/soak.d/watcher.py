@@ -1,4 +1,4 @@
-"""A command that watches all night: it may not grow, and nor may what the log takes for each worker."""
+"""A command that watches all night: it may not grow, and nor may what the log takes for each attempt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cast import Night
 
 MIB = 1 << 20
-MOST_GROWTH = 1.5  # of what a worker takes, from the first third of the night to the last
+MOST_GROWTH = 1.5  # of what an attempt takes, from the first third of the night to the last
 
 
 class Measured(NamedTuple):
@@ -22,6 +22,7 @@ class Measured(NamedTuple):
     files: int
     log: int  # bytes
     workers: int
+    attempts: int  # that were meant, by the log
 
 
 class Watcher:
@@ -54,8 +55,10 @@ class Watcher:
             files = len(os.listdir(place / "fd"))
         except OSError:
             return
-        log = (self.night.orchestra.root / self.run / "events.jsonl").stat().st_size
-        self.measured.append(Measured(memory, files, log, len(self.night.asked[self.run])))
+        log = (self.night.orchestra.root / self.run / "events.jsonl").read_bytes()
+        attempts = sum(log.count(b'"kind":"%s_intended"' % verb) for verb in (b"spawn", b"retry"))
+        workers = len(self.night.asked[self.run])
+        self.measured.append(Measured(memory, files, len(log), workers, attempts))
 
     def faults(self, minutes: float) -> list[str]:
         third = len(self.measured) // 3
@@ -63,18 +66,22 @@ class Watcher:
             print("NOT CHECKED: growth, as the night was too short")
             return []
         first, middle, last = self.measured[0], self.measured[third], self.measured[-1]
-        early = (middle.log - first.log) / max(1, middle.workers - first.workers)
-        late = (last.log - self.measured[-third].log) / max(1, last.workers - self.measured[-third].workers)
+        early, late = bytes_each(first, middle), bytes_each(self.measured[-third], last)
         most_files = max(m.files for m in self.measured)
-        print(f"log: {early:.0f} bytes for each worker at first, {late:.0f} at last; watcher: "
+        print(f"log: {early:.0f} bytes for each attempt at first, {late:.0f} at last; watcher: "
               f"{middle.memory / MIB:.1f} MiB, then {last.memory / MIB:.1f} MiB for {last.workers} workers, "
               f"at most {most_files} files")  # fmt: skip
         found = []
         if late > MOST_GROWTH * early:
-            found.append(f"the log takes {late:.0f} bytes for each worker at last, {early:.0f} at first")
+            found.append(f"the log takes {late:.0f} bytes for each attempt at last, {early:.0f} at first")
         grown = (last.memory - middle.memory) / max(1, last.workers - middle.workers)
         if grown > 40_000:
             found.append(f"the watcher took {grown:.0f} bytes more for each worker")
         if most_files > 100:
             found.append(f"the watcher had {most_files} files open")
         return found
+
+
+def bytes_each(before: Measured, after: Measured) -> float:
+    """What the log has taken for each attempt between two moments."""
+    return (after.log - before.log) / max(1, after.attempts - before.attempts)
