@@ -118,7 +118,8 @@ def test_what_one_call_defers_the_next_picks_up(root: Root) -> None:
     assert first.json["deferred"][0]["signals"] == [{"signal": "max_workers", "value": 1, "limit": 1}]
     assert "orchestra spawn r" in first.json["next"]
     row = root.worker("r", "B")
-    assert (row["state"], row["deferred"]) == ("deferred", {"ahead": 0, "expected_s": None})
+    assert (row["state"], row["deferred"]["ahead"], row["deferred"]["expected_s"]) == ("deferred", 0, None)
+    assert row["deferred"]["now"] == [{"signal": "max_workers", "value": 1, "limit": 1}]
 
     still = root("spawn", "r")
     assert (still.code, still.names("deferred")) == (4, ["B"])
