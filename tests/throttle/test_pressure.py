@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until
 from groups import group, inside
 
+from orchestra.host import load
 from orchestra.model.record import State
 from orchestra.model.reservation import Known, learn
 from orchestra.model.usage import Usage
@@ -161,6 +163,28 @@ def test_a_crowd_of_processes_leaves_no_head_room(root: Root) -> None:
             wait_until(lambda: int((place / "pids.current").read_text()) < 10, "the end of the crowd")
             answer = call_inside(place, root, "spawn", "r")
             assert answer.names("spawned") == ["W1"]
+
+
+WRITER = "while :; do dd if=/dev/zero of=$0 bs=1M count=8 oflag=direct conv=notrunc 2>/dev/null; done"
+
+
+def test_disk_writers_let_one_run_and_the_next_wait_until_they_stop(root: Root) -> None:
+    root.init("r")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:  # where a disk is, not memory
+        before = load.count()
+        subprocess.run(
+            ["dd", "if=/dev/zero", f"of={place}/0", "bs=1M", "count=64", "oflag=direct"], check=False
+        )
+        if not load.rates(before, load.count()).get("disk_busy"):
+            pytest.skip("NOT RUN: /var/tmp is on no disk that this kernel counts")
+        assert spawn(root, workers(1, ["sleep", "60"])).names("spawned") == ["W1"]  # the first of two looks
+        before = load.count()
+        with pressing([["bash", "-c", WRITER, f"{place}/{i}"] for i in range(3)]):
+            wait_until(lambda: load.rates(before, load.count()).get("disk_busy", 0) > 30, "a busy disk")
+            answer = spawn(root, workers(2, ["sleep", "60"], disk_busy=10))
+            assert signals(answer, "W2") == ["disk_busy"]
+    wait_until(lambda: root("spawn", "r").names("spawned") == ["W2"], "room")
+    root("stop", "r", "--grace", "0")
 
 
 def test_a_full_disk_is_told_before_anything_is_started(tmp_path: Path) -> None:
