@@ -134,14 +134,14 @@ def measure_large_status(root: Path) -> list[Row]:
                 cost.wall_s <= 1 and cost.peak_bytes <= 150e6,
             )
         )
-    bare = medians(lambda: cost_of([ORCHESTRA, "--version"])).wall_s
-    small, middle, large = (medians(lambda n=n: status_of(root, f"ended-{n}")).wall_s - bare for n in sizes)  # type: ignore[misc]
+    small, middle, large = (medians(lambda n=n: status_of(root, f"ended-{n}")).cpu_s for n in sizes)  # type: ignore[misc]
+    early, late = (middle - small) / (sizes[1] - sizes[0]), (large - middle) / (sizes[2] - sizes[1])
     rows.append(
         Row(
-            "the same for 1,000, 10,000 and 20,000 workers, less what `--version` takes",
-            f"{small * 1e3:.0f}, {middle * 1e3:.0f}, {large * 1e3:.0f} ms",
+            "CPU time for each worker more, from 1,000 to 10,000 and from there to 20,000",
+            f"{early * 1e6:.1f} and {late * 1e6:.1f} µs",
             "no faster than the workers",
-            middle <= 10 * small and large <= 2.2 * middle,
+            late <= 1.25 * early,
         )
     )
     shutil.rmtree(root / "ended-20000")
@@ -283,10 +283,36 @@ def peak_of(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
+def measure_thousand(root: Path) -> list[Row]:
+    """A plan of a thousand, eight at a time, by the built-in narrator: how much of the time is all of it used?"""
+    count, at_once, seconds = 1_000, 8, 1
+    rows = [{"name": f"W{i}", "brief": "x"} for i in range(count)]
+    plan = {
+        "command": ["sleep", str(seconds)],
+        "throttle": {"max_workers": at_once},
+        "phases": [{"name": "all", "workers": rows}],
+    }
+    path = root / "thousand.json"
+    path.write_text(json.dumps(plan))
+    ours = cost_of([ORCHESTRA, "--root", str(root), "run", str(path), "--run", "thousand"])
+    argv = ["xargs", "-P", str(at_once), "-n", "1", "sh", "-c", f"sleep {seconds}"]
+    theirs = cost_of(argv, stdin="x\n" * count)
+    return [
+        Row(
+            f"`orchestra run` of {count} workers of {seconds} s, {at_once} at a time, against `xargs -P {at_once}`",
+            f"{ours.wall_s / theirs.wall_s:.2f} × ({ours.wall_s:.0f} s against {theirs.wall_s:.0f} s), "
+            f"{ours.cpu_s / ours.wall_s:.0%} of one core",
+            "1.25 ×",
+            ours.wall_s <= 1.25 * theirs.wall_s,
+        )
+    ]
+
+
 SCALE: dict[str, Callable[[Path], list[Row]]] = {
     "large-status": measure_large_status,
     "large-spawn": measure_spawn_into_large,
     "list": measure_list,
     "night": measure_night,
     "wait": measure_wait,
+    "thousand": measure_thousand,
 }
