@@ -284,7 +284,7 @@ def peak_of(pid: int) -> int:
 
 
 def measure_thousand(root: Path) -> list[Row]:
-    """A plan of a thousand, eight at a time, by the built-in narrator: how much of the time is all of it used?"""
+    """A plan of a thousand, eight at a time, by the built-in narrator: is it always busy?"""
     count, at_once, seconds = 1_000, 8, 1
     rows = [{"name": f"W{i}", "brief": "x"} for i in range(count)]
     plan = {
@@ -299,7 +299,7 @@ def measure_thousand(root: Path) -> list[Row]:
     theirs = cost_of(argv, stdin="x\n" * count)
     return [
         Row(
-            f"`orchestra run` of {count} workers of {seconds} s, {at_once} at a time, against `xargs -P {at_once}`",
+            f"`orchestra run` of {count} workers of {seconds} s, {at_once} at a time, against `xargs -P`",
             f"{ours.wall_s / theirs.wall_s:.2f} × ({ours.wall_s:.0f} s against {theirs.wall_s:.0f} s), "
             f"{ours.cpu_s / ours.wall_s:.0%} of one core",
             "1.25 ×",
