@@ -279,7 +279,7 @@ room = Room(sys.argv[1])
 entry = WorkerEntry("W", "b", command=("sleep", "300"), throttle={"processes.sleep": 1000})
 took = []
 for _ in range(41):
-    room.sight = None
+    room.seen = None
     wall, cpu = time.perf_counter(), time.process_time()
     assert not [s for s in room.ask(entry, 1) if s.signal == "processes.sleep"]
     took.append((time.process_time() - cpu, time.perf_counter() - wall))

@@ -146,7 +146,7 @@ _ALERTS: dict[str, Say] = {
         f"kill -CONT {' '.join(str(row['pid']) for row in rows[:MOST_NAMES])} lets them go on"
     ),
     "gap": lambda rows: f"left half-done by a dead narrator: {workers(rows, gap)}",
-    "stalled": lambda rows: f"shows no sign of progress: {workers(rows, reason)}",
+    "stalled": lambda rows: f"shows no sign of progress: {workers(rows)}",
     "held_up": lambda rows: f"at work, but something is wrong: {workers(rows, reason)}",
     "leftovers": lambda rows: f"of lost workers there still live: {workers(rows, pids)}",
     "late_result": lambda rows: (

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import orchestra
 from orchestra.engine.place import temporary, tmp_dir
-from orchestra.errors import OrchestraError
+from orchestra.engine.settings import read_settings
+from orchestra.errors import BadConfig, OrchestraError
 from orchestra.host import clock, disk, kernel, limits, programs
 from orchestra.model import checkup, checkup_disk, checkup_tools
 from orchestra.model.checkup import Check, Health
@@ -86,7 +87,23 @@ def answer_of(probe: Probe, stop: threading.Event) -> Sequence[Check]:
 
 def machine(root: str) -> list[Probe]:
     """Everything but the runs themselves, and the agents."""
-    return [*of_kernel(), *of_limits(root), *of_root(root), *of_tmp(), *of_clock(root), *of_programs()]
+    return [
+        Probe("settings", lambda _: [of_settings()]),
+        *of_kernel(),
+        *of_limits(root),
+        *of_root(root),
+        *of_tmp(),
+        *of_clock(root),
+        *of_programs(),
+    ]
+
+
+def of_settings() -> Check:
+    try:
+        read_settings()
+    except BadConfig as error:
+        return checkup.settings(error.message, error.hint)
+    return checkup.settings(None, "")
 
 
 def of_kernel() -> list[Probe]:

@@ -69,7 +69,7 @@ def explain(observer: Observer, snapshot: Snapshot, name: str) -> dict[str, Any]
         from orchestra.engine.deferral import deferral_story  # asks the host
 
         story["deferred"] = deferral_story(observer, record)
-        if limit := never_met(story["deferred"]["now"]):
+        if limit := never_met(story["deferred"].get("now") or []):
             spawn = f"orchestra spawn {observer.layout.words}"
             first = (
                 "once the narrator at work has let go (^C leaves its workers running): " if conducted else ""

@@ -95,24 +95,25 @@ class FanOut:
     def try_group(self, records: list[WorkerRecord]) -> None:
         """Ask the host for each of a few workers; write their trails, wait once for the disk, start them."""
         self.conductor.check_still_mine()
-        staging, staged = Staging(), list[WorkerRecord]()
-        for record in records:
-            if self.was_claimed(record):
-                continue
-            with self.in_its_own_right(record):
-                refusal = self.admission.ask(record)
-                if refusal and (staged or self.pending):
-                    # What speaks may be our own that will turn out not to run: first see what they do.
-                    self.launch(staged, staging)
-                    self.await_signs()
-                    staging, staged = Staging(), []
+        staged: list[WorkerRecord] = []
+        with Staging() as staging:
+            for record in records:
+                if self.was_claimed(record):
+                    continue
+                with self.in_its_own_right(record):
                     refusal = self.admission.ask(record)
-                if refusal := self.admission.pace(record, refusal):
-                    self.refuse(record, refusal)
-                else:
-                    stage_trail(self.conductor, record, staging)
-                    staged.append(record)
-        self.launch(staged, staging)
+                    if refusal and (staged or self.pending):
+                        # What speaks may be our own that will turn out not to run: first see what they do.
+                        self.launch(staged, staging)
+                        self.await_signs()
+                        staged = []
+                        refusal = self.admission.ask(record)
+                    if refusal := self.admission.pace(record, refusal):
+                        self.refuse(record, refusal)
+                    else:
+                        stage_trail(self.conductor, record, staging)
+                        staged.append(record)
+            self.launch(staged, staging)
 
     def was_claimed(self, record: WorkerRecord) -> bool:
         """Whether its attempt is at work, or was, and the log has lost that: then it is not started again."""

@@ -19,21 +19,22 @@ def host_report(room: Room, plan: Plan | None, at_work: int) -> dict[str, Any]:
     """`signals`, `held`, `known`, `would_start`: see README, "When the host is short of room"."""
     throttle = plan.throttle if plan else {}
     limits = room.limits(throttle)
-    sight = room.look(limits, fresh=True)
-    if "swap_rate" not in sight.figures:  # a rate takes two looks
+    seen = room.look(limits, fresh=True)
+    if "swap_rate" not in seen.figures:  # a rate takes two looks
         clock.pause(0.1)
-        sight = room.look(limits, fresh=True)
+        seen = room.look(limits, fresh=True)
+    figures = seen.figures | ({"max_workers": float(at_work)} if plan else {})
     entry = WorkerEntry("", "", command=plan.command if plan else None, throttle=throttle)
     return {
-        "signals": [signal_row(room, key, sight.figures, limits, throttle) for key in limits],
+        "signals": [signal_row(room, key, figures, limits, throttle) for key in limits],
         "held": [
             {
                 "command": same_command(hold.command),
                 "age_s": round(clock.since_boot() - hold.at, 1),
-                **needs_row(*sight.rests[hold.token]),
+                **needs_row(*seen.rests[hold.token]),
             }
-            for hold in sight.holds
-            if any(sight.rests[hold.token])
+            for hold in seen.holds
+            if any(seen.rests[hold.token])
         ],
         "known": [{"command": key, **needs_row(*needs_by(room.known, key))} for key in known_keys(room)],
         "would_start": would_start(room, entry, at_work),

@@ -127,7 +127,8 @@ def meant_again(layout: Layout, saved: History, history: History) -> list[Draft]
     if saved.op > history.op and saved.seat not in (None, history.seat):
         drafts.append(Draft(CONTROL, "seat_taken", {"narrator": saved.seat, "from": history.seat}))
     if saved.narration is not None and saved.narration.op > history.op:
-        drafts.append(Draft(CONTROL, "narration_began", {"flags": list(saved.narration.flags)}))
+        began = {"flags": list(saved.narration.flags), "throttle": saved.narration.throttle}
+        drafts.append(Draft(CONTROL, "narration_began", began))
         if saved.narration.over:
             stopped_for = list(saved.narration.stopped_for)
             drafts.append(Draft(CONTROL, "narration_ended", {"stopped_for": stopped_for}))

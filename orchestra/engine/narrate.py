@@ -15,6 +15,7 @@ from orchestra.engine.pickup import Patience, has_room
 from orchestra.engine.request import wanted_of
 from orchestra.engine.retry import retry
 from orchestra.engine.room import Room
+from orchestra.engine.settings import told_here
 from orchestra.engine.settle import end_leftovers
 from orchestra.engine.spawn import candidates, intend, sort_out
 from orchestra.engine.wait import Scope, pause, wait
@@ -23,7 +24,7 @@ from orchestra.host import clock
 from orchestra.model.event import CONTROL, Draft
 from orchestra.model.plan import Phase, Plan
 from orchestra.model.record import ENDED, NARRATION_FLAGS, State, WorkerRecord
-from orchestra.model.snapshot import WorkerView
+from orchestra.model.snapshot import WorkerView, earlier_ends
 from orchestra.model.verdict import Retry, may_gain
 
 LONGEST_REST_S = 30.0  # before another attempt of what failed through the host's fault
@@ -67,8 +68,9 @@ def narrate(
     given = (keep_going, not throttled)
     flags = [flag for flag, is_set in zip(NARRATION_FLAGS, given, strict=True) if is_set]
     before = conductor.history.narration
-    if before is None or before.over or list(before.flags) != flags:
-        conductor.record([Draft(CONTROL, "narration_began", {"flags": flags})])
+    told = told_here() if throttled else ""
+    if before is None or before.over or (list(before.flags), before.throttle) != (flags, told):
+        conductor.record([Draft(CONTROL, "narration_began", {"flags": flags, "throttle": told})])
     stops = plan.on_failure == "stop" and not keep_going
     report = _narrate(conductor, plan, tell, throttled=throttled, stops=stops)
     for record in conductor.history.workers.having("leftovers"):
@@ -174,7 +176,7 @@ class _Phase:
     def try_again(self, names: dict[str, None]) -> None:
         ready = [name for name in self.retriable(names) if self.rested(name)]
         if ready:
-            report = retry(self.conductor, ready, throttled=self.room is not None)
+            report = retry(self.conductor, ready, room=self.room)
             for row in [*report.spawned, *report.failed]:
                 self.say(row["name"])
 
@@ -223,15 +225,7 @@ class _Phase:
     def ends(self, name: str) -> list[tuple[tuple[str, int, State], WorkerView]]:
         """How each attempt of a worker has ended so far, with the key under which it is told."""
         record = self.record(name)
-        views = [
-            WorkerView(
-                record._replace(attempt=failure["attempt"]),
-                State.FAILED,
-                verdict=failure["verdict"],
-                reason=failure["reason"],
-            )
-            for failure in record.failures
-        ]
+        views = earlier_ends(record)
         if record.state in ENDED:
             views.append(WorkerView(record, record.state, verdict=record.verdict, reason=record.reason))
         return [((name, view.record.attempt, view.state), view) for view in views]

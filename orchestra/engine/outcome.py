@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from orchestra.model.event import Draft
 from orchestra.model.record import Deferral, WorkerRecord
 from orchestra.model.snapshot import WorkerView
+from orchestra.model.throttle import never_met
 
 RETOLD_S = 60.0
 
@@ -44,10 +45,15 @@ def is_told_lately(before: Deferral, signals: list[dict[str, Any]], waited_s: fl
     """Whether it is too soon to tell the log that a worker waits for something else now.
 
     It is told after 1, 3, 6, 10, … minutes at the earliest: of a thousand that wait for this and for that by
-    turns, a night would fill the log else. What is no want of room is always told.
+    turns, a night would fill the log else. What is no want of room is always told, and what somebody has
+    changed: a limit, or that it is never met here.
     """
-    told_s = RETOLD_S * before.times * (before.times + 1) / 2
-    return bool(signals and before.signals) and waited_s is not None and waited_s < told_s
+    if not (signals and before.signals) or never_met(signals) != never_met(before.signals):
+        return False
+    known = {signal["signal"]: signal["limit"] for signal in before.signals}
+    if any(known.get(signal["signal"], signal["limit"]) != signal["limit"] for signal in signals):
+        return False
+    return waited_s is not None and waited_s < RETOLD_S * before.times * (before.times + 1) / 2
 
 
 def _limits(signals: list[dict[str, Any]]) -> list[tuple[object, ...]]:

@@ -10,12 +10,13 @@ import contextlib
 import random
 from collections.abc import Callable
 
-from orchestra.engine.admission import asks
+from orchestra.engine.admission import forecast
 from orchestra.engine.observe import Observer
 from orchestra.engine.room import Room
+from orchestra.engine.settings import read_settings
 from orchestra.engine.spawn import candidates
 from orchestra.engine.wait import Scope, Teller, WaitReport, names_in_scope, pause, wait
-from orchestra.errors import NarratorAlreadyActive
+from orchestra.errors import BadConfig, NarratorAlreadyActive
 from orchestra.host import clock
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
@@ -40,12 +41,11 @@ class Patience:
 
 
 def has_room(observer: Observer, room: Room | None, waiting: list[WorkerRecord]) -> bool:
-    """Whether any of these could start now; asked once for all that would ask the same."""
+    """Whether any of these could start now."""
     if room is None or any(record.state != State.DEFERRED for record in waiting):
         return bool(waiting)
-    at_work = observer.at_work()
-    alike = {asks(record): record.entry for record in reversed(waiting)}
-    return any(not room.ask(entry, at_work) for entry in alike.values())
+    tried = forecast(observer.layout, room, observer.at_work(), waiting)
+    return any(refusal is None for _, refusal in tried)
 
 
 def drain(
@@ -53,23 +53,29 @@ def drain(
     scope: Scope,
     *,
     timeout_s: float,
-    start: Callable[[set[str]], None],
+    start: Callable[[set[str], Room], bool],
     on_change: Teller | None = None,
 ) -> WaitReport:
     """Wait, and start what is deferred as soon as there is room.
 
-    `start` takes names and holds the run's lock while it starts them; where another narrator
-    has it, that one is left to it. Raises as `wait` does.
+    `start` takes names and the host to ask, holds the run's lock while it starts them, and tells whether it
+    has started any. Where another narrator has the lock, that one is left to it. Raises as `wait` does, and
+    NarratorAlreadyActive where another one sits in the run's seat.
     """
     deadline = clock.monotonic() + timeout_s
     room, patience = Room(observer.layout.root), Patience()
     tell = _once(on_change)
     while True:
         waiting = _waiting(observer, scope)
+        with contextlib.suppress(BadConfig):  # it was good when we began: by the latest that was
+            room.settings = read_settings()
         if waiting and has_room(observer, room, waiting):
-            with contextlib.suppress(NarratorAlreadyActive):
-                start({record.name for record in waiting})
-                patience.start_over()
+            try:
+                if start({record.name for record in waiting}, room):
+                    patience.start_over()
+            except NarratorAlreadyActive as error:
+                if "seat" in error.details:
+                    raise
             observer.refresh()
         report = wait(observer, scope, timeout_s=0, on_change=tell)
         left_s = deadline - clock.monotonic()

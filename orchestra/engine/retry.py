@@ -39,10 +39,12 @@ def retry(
     conductor: Conductor,
     names: list[str],
     *,
-    throttled: bool = True,
+    room: Room | None,
     command: tuple[str, ...] | None = None,
 ) -> SpawnReport:
     """Start failed ones again, with another `command` if one is given. Raises NoSuchWorker, Usage.
+
+    `room`: the host to be asked for room; None: it is not asked.
 
     Where none is named: all but those for which a retry is said to be worth nothing.
     """
@@ -66,7 +68,6 @@ def retry(
         else:
             already.append({**already_row(conductor.view(record)), "note": note(record)})
     conductor.check_still_mine()
-    room = Room(conductor.layout.root) if throttled else None  # refuses bad settings: nothing is done yet
     end_others(conductor, {record.name for record in failed})
     stuck = [row for record in failed if (row := still_alive(conductor, record))]
     held = {row["name"] for row in stuck}

@@ -7,6 +7,7 @@ that all runs of the root share, so that two narrators cannot give the same room
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,10 +17,12 @@ from orchestra.host import clock, load, tree
 from orchestra.model.plan import Throttle, WorkerEntry
 from orchestra.model.record import WorkerRecord
 from orchestra.model.reservation import (
-    LONGEST_SETTLE_S,
+    RATE_S,
     Hold,
     Known,
     Needs,
+    counters_from,
+    holds_from,
     known_from,
     learn,
     needs_of,
@@ -32,32 +35,33 @@ from orchestra.store.layout import notes_of
 from orchestra.store.note import Note
 
 FRESH_S = 0.25  # for how long one look is good
-RATE_S = 60.0  # two looks that lie further apart make no rate
-_FIELDS = {"token": str, "command": list, "at": float, "result": str}  # of a hold in the note
 _NOTHING = Needs(0.0, 0.0, 0.0, 0.0)
 
 
-class Sight(NamedTuple):
+class Look(NamedTuple):
     """The host at one moment."""
 
     at: float  # seconds since the machine came up
     figures: dict[str, float]
     rests: dict[str, Needs]  # by token: what each of those that have just started will still take
+    named: set[str]  # tokens of those of them that are counted under their program's name already
     holds: list[Hold]
 
 
 class Room:
     """The host, asked for the workers of the runs under one root."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, told: str | None = None) -> None:
+        """`told`: the limits of a call, as its variable has them; None: of this one. Raises BadConfig."""
         self.root = root
-        self.settings = read_settings()
+        self.settings = read_settings(told)
         self.needs = Note(notes_of(root).needs)
         self.holds = Note(notes_of(root).holds)
         self.known: Known = known_from(self.needs.read())
         self.cpus = load.cpus()
         self.counters: load.Counters | None = None
-        self.sight: Sight | None = None
+        self.seen: Look | None = None
+        self.needs_by_command: dict[tuple[str, ...], Needs] = {}
 
     def limits(self, throttle: Throttle) -> dict[str, float | None]:
         """The defaults, over them the user's, over them the plan's and the worker's, then this call's."""
@@ -68,77 +72,91 @@ class Room:
 
         `besides`: those among them that have not been started yet.
         """
-        rows = [{"token": "", "command": e.command, "at": -1.0} for e in besides]
-        return self._judge(entry, at_work, _rows(self.holds.read()) + rows)
+        now = clock.since_boot()
+        more = [Hold("", entry.command or (), -1.0, "") for entry in besides]
+        return self._judge(entry, at_work, holds_from(self.holds.read(), now) + more)
 
     def take(self, record: WorkerRecord, at_work: int, result: str) -> list[Signal]:
         """As `ask`; where nothing speaks, what it needs is held, until its result is there at the latest."""
         with self.holds.changing() as note:
-            rows = _rows(note)
-            spoke = self._judge(record.entry, at_work, rows)
+            now = clock.since_boot()
+            holds = holds_from(note, now)
+            spoke = self._judge(record.entry, at_work, holds)
             note["counters"] = self.counters and self.counters._asdict()
             if not spoke:
-                rows.append(
-                    {
-                        "token": record.token,
-                        "command": list(record.entry.command or ()),
-                        "at": clock.since_boot(),
-                        "result": result,
-                    }
-                )
-                note["holds"] = rows
+                holds.append(Hold(record.token, record.entry.command or (), now, result))
+                note["holds"] = [hold._asdict() for hold in holds]
         return spoke
 
     def let_go(self, token: str) -> None:
         """It has not started after all."""
         with self.holds.changing() as note:
-            note["holds"] = [row for row in _rows(note) if row["token"] != token]
+            holds = holds_from(note, clock.since_boot())
+            note["holds"] = [hold._asdict() for hold in holds if hold.token != token]
 
-    def _judge(self, entry: WorkerEntry, at_work: int, rows: list[dict[str, Any]]) -> list[Signal]:
+    def _judge(self, entry: WorkerEntry, at_work: int, holds: list[Hold]) -> list[Signal]:
         limits = self.limits(entry.throttle)
-        sight = self.look(limits)
+        seen = self.look(limits)
         now = clock.since_boot()
-        recent = sum(1 for row in rows if 0 <= now - row["at"] < 1.0)
-        held: dict[str, float] = {}
-        for row in rows:
-            rest = sight.rests.get(row["token"])
-            if rest is None:  # it came after the look: it will take all that it needs
-                rest = self._needs(row["command"])
-                name = NAMED + os.path.basename((row["command"] or [""])[0])
-                held[name] = held.get(name, 0.0) + 1
-            for key, amount in touched(rest, self.cpus).items():
-                held[key] = held.get(key, 0.0) + amount
+        recent = sum(1 for hold in holds if 0 <= now - hold.at < 1.0)
         spoke = pressure(
-            sight.figures | {"max_workers": float(at_work), "starts_per_s": float(recent)},
+            seen.figures | {"max_workers": float(at_work), "starts_per_s": float(recent)},
             limits,
             first=at_work == 0,
-            held=held,
+            held=self._held(holds, seen),
             needs=touched(self._needs(entry.command), self.cpus),
         )
         return out_of_reach(spoke, load.totals(self.root, temporary())) if spoke else spoke
 
-    def _needs(self, command: Any) -> Needs:
-        return needs_of(self.known, command or ())
+    def _held(self, holds: list[Hold], seen: Look) -> dict[str, float]:
+        """What these will still take together, by the limit that it counts against."""
+        held: dict[str, float] = defaultdict(float)
+        for hold in holds:
+            rest = seen.rests.get(hold.token)
+            if rest is None:  # it came after the look: it will take all that it needs
+                rest = self._needs(hold.command)
+            if hold.token not in seen.named:
+                held[NAMED + hold.program] += 1
+            for key, amount in touched(rest, self.cpus).items():
+                held[key] += amount
+        return held
+
+    def _needs(self, command: tuple[str, ...] | None) -> Needs:
+        known = self.needs_by_command
+        command = command or ()
+        if command not in known:
+            known[command] = needs_of(self.known, command)
+        return known[command]
 
     # --- looking ----------------------------------------------------------------------------
 
-    def look(self, limits: dict[str, float | None], *, fresh: bool = False) -> Sight:
+    def look(self, limits: dict[str, float | None], *, fresh: bool = False) -> Look:
         """The host as it is now, or was a moment ago."""
         now = clock.since_boot()
-        if self.sight is None or fresh or now - self.sight.at > FRESH_S:
-            before = self.counters or _counters(self.holds.read())
-            figures, self.counters = load.figures(self.root, temporary(), before)
+        if self.seen is None or fresh or now - self.seen.at > FRESH_S:
+            note = self.holds.read()
+            figures, self.counters = load.figures(self.root, temporary(), self._counters_before(note, now))
             members = tree.carrying()
             figures["worker_processes"] = float(sum(map(len, members.values())))
             names = {key.removeprefix(NAMED) for key in limits if key.startswith(NAMED)}
-            for name, count in (tree.named(names) if names else {}).items():
-                figures[NAMED + name] = count
-            holds = [
-                Hold(row["token"], tuple(row["command"]), row["at"], row["result"])
-                for row in _rows(self.holds.read())
-            ]
-            self.sight = Sight(now, figures, self._rests(holds, members, now), holds)
-        return self.sight
+            named = tree.named(names) if names else {}
+            figures |= {NAMED + name: float(len(pids)) for name, pids in named.items()}
+            holds = holds_from(note, now)
+            rests = self._rests(holds, members, now)
+            told = {
+                hold.token
+                for hold in holds
+                if rests[hold.token] is _NOTHING
+                or named.get(hold.program, set()).intersection(members.get(hold.token, ()))
+            }
+            self.seen = Look(now, figures, rests, told, holds)
+        return self.seen
+
+    def _counters_before(self, note: dict[str, Any], now: float) -> load.Counters | None:
+        if self.counters is not None and now - self.counters.at < RATE_S:
+            return self.counters
+        told = counters_from(note, now)
+        return load.Counters(*told) if told else None
 
     def _rests(self, holds: list[Hold], members: dict[str, list[int]], now: float) -> dict[str, Needs]:
         """What each hold will still take, by what its worker uses by now; and learn from that."""
@@ -156,27 +174,7 @@ class Room:
                 self.known = known_from(note)
                 for hold, use in learned:
                     learn(self.known, hold.command, hold.token, use, now - hold.at)
-                note |= self.known
+                note.clear()
+                note.update(self.known)
+            self.needs_by_command.clear()
         return rests
-
-
-def _rows(note: dict[str, Any]) -> list[dict[str, Any]]:
-    """The holds that may still count; what was left from before the machine came up does not."""
-    now = clock.since_boot()
-    rows = note.get("holds")
-    return [
-        row
-        for row in (rows if isinstance(rows, list) else ())
-        if isinstance(row, dict) and _FIELDS.keys() <= row.keys()
-        if all(isinstance(row[key], kind) for key, kind in _FIELDS.items())
-        if 0 <= now - row["at"] <= LONGEST_SETTLE_S
-    ]
-
-
-def _counters(note: dict[str, Any]) -> load.Counters | None:
-    """Of the last look, if that was not long ago."""
-    match note.get("counters"):
-        case {"at": int() | float() as at, "totals": dict() as totals}:
-            if 0 <= clock.since_boot() - at < RATE_S:
-                return load.Counters(at, {k: n for k, n in totals.items() if isinstance(n, int | float)})
-    return None

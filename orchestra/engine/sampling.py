@@ -48,4 +48,5 @@ class Sampler:
                 age_s = clock.seconds_since(view.started_at or record.started_at or record.since)
                 if use.processes and age_s is not None and age_s > 0:
                     learn(known, record.entry.command or (), record.token, use, age_s)
-            note |= known
+            note.clear()
+            note.update(known)

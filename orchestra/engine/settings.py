@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from orchestra.errors import BadConfig, BadPlan
 from orchestra.model.plan import Throttle
-
-VARIABLE = "ORCHESTRA_THROTTLE"
+from orchestra.model.throttle import VARIABLE
 
 
 class Settings(NamedTuple):
@@ -23,8 +22,13 @@ def config_path() -> str:
     return f"{base}/orchestra/config.yaml"
 
 
-def read_settings() -> Settings:
-    """Raises BadConfig."""
+def told_here() -> str:
+    """The limits of this call, as its variable has them."""
+    return os.environ.get(VARIABLE, "").strip()
+
+
+def read_settings(told: str | None = None) -> Settings:
+    """`told`: the limits of a call; None: of this one. Raises BadConfig."""
     path = config_path()
     try:
         with open(path, encoding="utf-8") as file:
@@ -35,9 +39,8 @@ def read_settings() -> Settings:
         raise BadConfig(
             f"the config file {path} cannot be read: {error}", hint="mend it, or move it away", file=path
         ) from None
-    given = os.environ.get(VARIABLE, "")
     try:
-        return Settings(_config(text, path), _limits(given))
+        return Settings(_config(text, path), _limits(told_here() if told is None else told))
     except BadPlan as error:
         raise BadConfig(error.message, hint=error.hint, **error.details) from None
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from orchestra.engine import losses
+from orchestra.engine.admission import forecast
 from orchestra.engine.conduct import Conductor
 from orchestra.engine.fanout import FanOut
 from orchestra.engine.observe import Observer
@@ -24,7 +25,6 @@ from orchestra.model.launcher import no_command, no_directory, program_of
 from orchestra.model.plan import WorkerEntry, entry_to_json
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
-from orchestra.model.throttle import describe
 from orchestra.model.verdict import Verdict
 
 SETTINGS = {
@@ -122,19 +122,15 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     records = again + [as_intended(want) for want in new]
     room = Room(observer.layout.root) if throttled and records else None
     report = SpawnReport([], [], [], [])
-    starting: list[WorkerEntry] = []
-    for record in records:
-        entry = record.entry
-        if problem := cannot_start(observer, record):
-            report.failed.append({"name": entry.name, "verdict": Verdict.SPAWN_ERROR, "reason": problem})
-            continue
-        spoke = room.ask(entry, at_work + len(starting), besides=starting) if room else []
-        if spoke:
-            signals = [s.to_json() for s in spoke]
-            report.deferred.append({"name": entry.name, "reason": describe(spoke), "signals": signals})
+    problems = {record.name: problem for record in records if (problem := cannot_start(observer, record))}
+    for name, problem in problems.items():
+        report.failed.append({"name": name, "verdict": Verdict.SPAWN_ERROR, "reason": problem})
+    able = [record for record in records if record.name not in problems]
+    for record, refusal in forecast(observer.layout, room, at_work, able):
+        if refusal is None:
+            report.spawned.append({"name": record.name})
         else:
-            report.spawned.append({"name": entry.name})
-            starting.append(entry)
+            report.deferred.append({"name": record.name, **refusal._asdict()})
     tried = {record.name for record in records}
     return report._replace(already=already_rows(observer, [w for w in known if w.entry.name not in tried]))
 

@@ -16,7 +16,8 @@ from orchestra.host import clock
 from orchestra.model.advice import hopeless
 from orchestra.model.event import Draft
 from orchestra.model.record import ENDED, State
-from orchestra.model.snapshot import WorkerView, facts
+from orchestra.model.snapshot import WorkerView, earlier_ends, facts
+from orchestra.model.verdict import Verdict
 
 BEAT_S = 2.0  # how long a hint that never came can keep us in the dark, but for what is said next
 # Whose launcher is watched through a pidfd cannot end unseen, and what others record of it is in the
@@ -258,19 +259,29 @@ class _Wait:
         """In the order of the log; what has no event of its own comes behind what was told already."""
         for view in sorted((self.views[name] for name in names), key=lambda view: view.record.op):
             name, now = view.record.name, (view.record.attempt, view.state)
-            if self.told.get(name) == now:
+            if (before := self.told.get(name)) == now:
                 continue
-            news = name in self.told or view.record.op > self.since
             self.told[name] = now
-            if news and self.on_change is not None:
-                self.op_told = max(self.op_told, view.record.op)
-                self.on_change(view, self.op_told)
+            if self.on_change is None or not (before or view.record.op > self.since):
+                continue
+            for end in self.missed(view, before) if before else ():
+                self.on_change(end, self.op_told)
+            self.op_told = max(self.op_told, view.record.op)
+            self.on_change(view, self.op_told)
+
+    def missed(self, view: WorkerView, before: tuple[int, State]) -> list[WorkerView]:
+        """Ends of attempts that were followed by another since we looked."""
+        return [
+            end
+            for end in earlier_ends(view.record)
+            if before[0] <= end.record.attempt and before != (end.record.attempt, end.state)
+        ]
 
     def outcome(self) -> str | None:
         """Why waiting is over, if it is."""
         views = [self.views[name] for name in self.names]
         failed = [view for view in views if view.state == State.FAILED and self.counts(view)]
-        if failed and not self.scope.keep_going:
+        if any(map(self.is_a_surprise, failed)) and not self.scope.keep_going:
             return "failed"
         waiting = [view for view in views if not view.ended]
         if not views:  # nobody was ever asked for
@@ -286,6 +297,10 @@ class _Wait:
         if all(map(self.is_idle, waiting)):
             return None if self.observer.conducted() or self.more_to_come() else "blocked"
         return None
+
+    def is_a_surprise(self, failed: WorkerView) -> bool:
+        """Whoever called one off wants the others started all the same."""
+        return not (self.scope.drain and failed.verdict == Verdict.STOPPED)
 
     def is_idle(self, view: WorkerView) -> bool:
         """Whether it will not start by waiting."""

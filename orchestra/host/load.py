@@ -114,10 +114,9 @@ def files_free() -> float:
 
 
 def cpus() -> float:
-    """CPUs that we may use: those that we are bound to (by a cpuset, say), and no more than our quota."""
+    """Those that `load_per_cpu` is about: the machine's, or as many as our quota gives us."""
     ours = cgroup.quota()
-    bound = float(len(os.sched_getaffinity(0)))
-    return bound if ours is None else min(bound, ours.cpus)
+    return float(os.cpu_count() or 1) if ours is None else ours.cpus
 
 
 def load_per_cpu() -> float:
@@ -128,11 +127,10 @@ def load_per_cpu() -> float:
     ours = cgroup.quota()
     if ours is not None:
         return cgroup.runnable(ours.group) / ours.cpus
-    machine = os.cpu_count() or 1
     runnable, tasks = _tasks()
     if not tasks:
-        return os.getloadavg()[0] / machine
-    return max(0, runnable - 1) / machine  # this process is no burden
+        return os.getloadavg()[0] / cpus()
+    return max(0, runnable - 1) / cpus()  # this process is no burden
 
 
 def _tasks() -> tuple[int, int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from orchestra.model.plan import Plan
 from orchestra.model.record import ENDED, NARRATION_FLAGS, Narration, Seat, State
 from orchestra.model.snapshot import Snapshot, Views, WorkerView, ended_alike
-from orchestra.model.throttle import never_met
+from orchestra.model.throttle import VARIABLE, never_met
 from orchestra.model.verdict import Verdict, may_gain
 
 MOST_NAMES = 20
@@ -60,8 +60,16 @@ def next_steps(standing: Standing) -> list[str]:
 
 def verb_of(step: str) -> str:
     """Which of orchestra's it is; of another program, that."""
-    program, rest = step.split(maxsplit=1)
-    return rest.split()[0] if program == "orchestra" else program
+    words = shlex.split(step)
+    if words[0] == "env":
+        words = words[2:]
+    return words[1] if words[0] == "orchestra" else words[0]
+
+
+def resumed(run: str, flags: Iterable[str], throttle: str) -> str:
+    """`orchestra run` with what it was told before."""
+    variable = f"env {VARIABLE}={shlex.quote(throttle)} " if throttle else ""
+    return " ".join([f"{variable}orchestra run --run", run, *flags])
 
 
 def free_the_lock(s: Standing) -> Iterator[str]:
@@ -81,7 +89,7 @@ def after_a_death(s: Standing) -> Iterator[str]:
     any mutating command takes over, and unlock does only that; as it does for a log that was cut or damaged.
     """
     if s.free and s.unfinished and s.narration is not None and not s.narration.over:
-        yield " ".join(["orchestra run --run", s.run, *s.narration.flags])
+        yield resumed(s.run, s.narration.flags, s.narration.throttle)
     elif s.free and any(map(s.present, ("dead_holder", "log_shortened", "log_damage"))):
         yield f"orchestra unlock {s.run}"
 
@@ -226,11 +234,16 @@ def worth_proposing(view: WorkerView) -> bool:
 
 
 def after_error(
-    error: dict[str, Any], verb: str, run: str, options: str, call: Collection[str] = ()
+    error: dict[str, Any],
+    verb: str,
+    run: str,
+    options: str,
+    call: Collection[str] = (),
+    throttle: str = "",
 ) -> list[str]:
     """What makes sense after an error; `run` and `options` as they must stand in a command, or nothing.
 
-    `call`: the words of the one that was made.
+    `call`: the words of the one that was made; `throttle`: the limits that it had in its environment.
     """
     code = error["code"]
     if code == "usage":
@@ -243,7 +256,7 @@ def after_error(
         return [f"orchestra stop {run}"]
     if code == "interrupted" and verb == "run":
         flags = [flag for flag in NARRATION_FLAGS if flag in call]
-        return [" ".join(["orchestra run --run", run, *flags])]
+        return [resumed(run, flags, throttle)]
     if code == "corrupt_log" and error.get("copy"):
         return [f"orchestra unlock {run}"]
     if code in ("corrupt_log", "storage") and verb == "status":

@@ -1,6 +1,6 @@
 """`state.json`: the run at a glance, and the fold of its log so far, to go on from.
 
-    {"version":4,"run":"night-1","op":7,"epoch":2,…,"offset":4711,"behind":"…","body":"89abcdef","crc":"01234567",
+    {"version":5,"run":"night-1","op":7,"epoch":2,…,"offset":4711,"behind":"…","body":"89abcdef","crc":"01234567",
     "plan":{…},
     "states":{"W1":"done",…},
     "workers":{
@@ -37,7 +37,7 @@ from orchestra.model.snapshot import WorkerView, from_log
 from orchestra.model.trail import process_from_json
 from orchestra.model.workers import TRAITS, Saved, Workers
 
-VERSION = 4
+VERSION = 5
 
 _HEAD_END = re.compile(rb',"crc":"([0-9a-f]{8})",\Z')
 _BODY = re.compile(rb'"plan":(.*),\n"states":(.*),\n"workers":\{\n')
@@ -80,6 +80,7 @@ def render(
         "traits": {trait: [record.name for record in workers.having(trait)] for trait in TRAITS},
         "loose": loose,
         "alerts": history.alerts,
+        "ends": history.ends,
         **place._asdict(),
     }
     plan = history.plan_json
@@ -192,8 +193,9 @@ def _parse(data: bytes) -> Checkpoint | None:
     history.seat, history.seat_since = head["seat"], head["seat_since"]
     history.unseated = set(head["unseated"])
     if (narration := head["narration"]) is not None:
-        history.narration = Narration(narration[0], tuple(narration[1]), narration[2], tuple(narration[3]))
-    history.alerts = head["alerts"]
+        over, stopped_for, op, flags, throttle = narration
+        history.narration = Narration(over, tuple(stopped_for), op, tuple(flags), throttle)
+    history.alerts, history.ends = head["alerts"], dict(head["ends"])
     history.workers = Workers(_saved(states, text, head))
     return Checkpoint(Place(head["offset"], head["behind"]), history)
 

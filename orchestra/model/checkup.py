@@ -126,6 +126,13 @@ def children(there: bool) -> Check:
     )
 
 
+def settings(problem: str | None, hint: str) -> Check:
+    """`problem`: what is wrong with the config file, or with the limits in the environment."""
+    if problem is not None:
+        return Check("settings", f"every spawn and run is refused: {problem}", Health.BAD, hint)
+    return Check("settings", "the config file, if there is one, and ORCHESTRA_THROTTLE are in order")
+
+
 def pressure(averages: dict[str, float] | None, refusal: str) -> Check:
     """`averages`: cpu, io, memory -> per cent of the last 10 s in which some task waited."""
     if averages is None:

@@ -28,6 +28,8 @@ from orchestra.model.trail import process_from_json
 from orchestra.model.verdict import Verdict
 from orchestra.model.workers import Workers
 
+LATEST = 10  # ends, by which the next one is guessed
+
 Draft = dict[str, Any]
 """A WorkerRecord's fields, in their order, while a row of events is folded into them.
 
@@ -51,6 +53,7 @@ class History:
         self.unseated: set[str] = set()
         self.narration: Narration | None = None
         self.alerts: list[dict[str, Any]] = []
+        self.ends: dict[str, str] = {}  # worker -> when, of the LATEST that ended after they had started
         self.odd: list[int] = []  # operations that say nothing that can be understood
         self.whole = True  # False: cut short in the middle of a fact, so that it must not be kept
         self._drafts: dict[str, Draft] = {}
@@ -103,7 +106,11 @@ class History:
         finally:
             for name, draft in drafts.items():
                 self.workers[name] = WorkerRecord._make(draft.values())
+                if draft["ended_at"] and draft["started_at"]:
+                    self.ends[name] = draft["ended_at"]
             drafts.clear()
+            if len(self.ends) > LATEST:
+                self.ends = dict(sorted(self.ends.items(), key=lambda end: end[1])[-LATEST:])
         self.whole = True
         return self
 
@@ -225,7 +232,8 @@ def _seat_taken(history: History, event: Event) -> None:
 
 
 def _narration_began(history: History, event: Event) -> None:
-    history.narration = Narration(False, (), event.op, tuple(event.data.get("flags", ())))
+    tell = event.data.get
+    history.narration = Narration(False, (), event.op, tuple(tell("flags", ())), str(tell("throttle", "")))
 
 
 def _narration_ended(history: History, event: Event) -> None:

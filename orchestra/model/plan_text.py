@@ -266,7 +266,7 @@ def _on_failure(tree: Tree, what: str) -> Literal["stop", "continue"]:
 _FIGURES: dict[str, Callable[[Tree, str], float]] = {
     "bytes": values.size_above_0,
     "bytes/s": values.size_above_0,
-    "%": values.number_above_0,
+    "%": values.percent_above_0,
     "count": values.whole_above_0,
     "number": values.number_above_0,
 }

@@ -158,6 +158,8 @@ def tell(entry: WorkerEntry, signs: Signs) -> str:
         parts.append(f"first_sign: {short(entry.first_sign_s or 0)}")
     elif entry.stall_s is not None:
         parts.append(f"stall: {short(entry.stall_s)}")
+    if is_to_be_ended(entry, signs):
+        parts.append("stall_action: stop, so the next command that changes the run ends it")
     return "; ".join(part for part in parts if part)
 
 

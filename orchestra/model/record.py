@@ -41,6 +41,7 @@ class Narration(NamedTuple):
     stopped_for: tuple[str, ...]  # whose failures ended it before the plan's end
     op: int  # of its last word
     flags: tuple[str, ...] = ()  # with which it goes on, if it is not over
+    throttle: str = ""  # the limits that its call had in its environment
 
 
 class Deferral(NamedTuple):

@@ -7,7 +7,6 @@ a worker holds the difference between that and what it uses already.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,10 +14,13 @@ from orchestra.model.likeness import same_command, same_program
 from orchestra.model.throttle import MIB
 from orchestra.model.usage import Usage
 
-REMEMBERED = 16  # workers of one command; older ones are forgotten
+RATE_S = 60.0  # two looks that lie further apart make no rate
+REMEMBERED = 16  # settled workers of one command count, the latest
+WATCHED = 256  # of one command are told apart; who comes in beyond that pushes out who has settled
 COMMANDS = 200  # so many, the latest
 RISE = 1.1  # less than a tenth more is no rise
 LONGEST_SETTLE_S = 60.0
+LARGEST = 1e15
 
 
 class Needs(NamedTuple):
@@ -65,8 +67,13 @@ def _is_seen(row: Any) -> bool:
         isinstance(row, list)
         and len(row) == len(Seen._fields)
         and isinstance(row[0], str)
-        and all(isinstance(number, int | float) and math.isfinite(number) for number in row[1:])
+        and all(map(is_figure, row[1:]))
     )
+
+
+def is_figure(value: Any) -> bool:
+    """Whether it is a number that can have been measured: any process may have written the note."""
+    return type(value) in (int, float) and 0 <= value < LARGEST
 
 
 class Hold(NamedTuple):
@@ -76,6 +83,31 @@ class Hold(NamedTuple):
     command: tuple[str, ...]
     at: float  # seconds since the machine came up
     result: str  # the path of its result: once that is there, it holds nothing
+
+    @property
+    def program(self) -> str:
+        return same_program(self.command)
+
+
+def holds_from(note: dict[str, Any], now: float) -> list[Hold]:
+    """Those that may still count, without what is no such thing; nor does what an earlier boot left count."""
+    rows = note.get("holds")
+    return [
+        Hold(row["token"], tuple(row["command"]), row["at"], row["result"])
+        for row in (rows if isinstance(rows, list) else ())
+        if isinstance(row, dict) and row.keys() >= set(Hold._fields)
+        if isinstance(row["token"], str) and isinstance(row["result"], str) and is_figure(row["at"])
+        if isinstance(row["command"], list) and all(isinstance(word, str) for word in row["command"])
+        if 0 <= now - row["at"] <= LONGEST_SETTLE_S
+    ]
+
+
+def counters_from(note: dict[str, Any], now: float) -> tuple[float, dict[str, float]] | None:
+    """(when, what had been counted by then) of the last look of anybody, if that was not long ago."""
+    match note.get("counters"):
+        case {"at": at, "totals": dict() as totals} if is_figure(at) and 0 <= now - at < RATE_S:
+            return at, {key: total for key, total in totals.items() if is_figure(total)}
+    return None
 
 
 def learn(known: Known, command: Sequence[str], token: str, use: Usage, age_s: float) -> None:
@@ -93,8 +125,9 @@ def learn(known: Known, command: Sequence[str], token: str, use: Usage, age_s: f
             age_s if rose else before.rose_s,
             age_s,
         )
-        others = [row for row in rows if row[0] != token]
-        rows[:] = [*others[1 - REMEMBERED :], list(seen)]
+        rows[:] = [row for row in rows if row[0] != token] + [list(seen)]
+        if len(rows) > WATCHED:  # not those that are on their way: nobody would ever be seen to settle
+            del rows[next((at for at, row in enumerate(rows) if Seen(*row).settled), -1)]
     for key in list(known)[:-COMMANDS]:
         del known[key]
 
@@ -107,7 +140,7 @@ def needs_of(known: Known, command: Sequence[str]) -> Needs:
 def needs_by(known: Known, *keys: str) -> Needs:
     """By the first key under which something is known."""
     for key in keys:
-        settled = [seen for row in known.get(key, ()) if (seen := Seen(*row)).settled]
+        settled = [seen for row in known.get(key, ()) if (seen := Seen(*row)).settled][-REMEMBERED:]
         if settled:
             return Needs(
                 max(seen.memory for seen in settled),

@@ -285,6 +285,19 @@ def ended_alike(view: WorkerView) -> bool:
     )
 
 
+def earlier_ends(record: WorkerRecord) -> list[WorkerView]:
+    """How each attempt before the current one has ended."""
+    return [
+        WorkerView(
+            record._replace(attempt=failure["attempt"]),
+            State.FAILED,
+            verdict=failure["verdict"],
+            reason=failure["reason"],
+        )
+        for failure in record.failures
+    ]
+
+
 def from_log(record: WorkerRecord) -> WorkerView:
     """A worker as the log alone has it."""
     if record.state in ENDED:

@@ -20,6 +20,9 @@ MIB = 1024.0**2
 Figures = Mapping[str, float]
 """One look at the host, by the limit that each belongs to; what cannot be read is missing."""
 
+VARIABLE = "ORCHESTRA_THROTTLE"
+"""In the environment of a call: limits that stand above all others."""
+
 NAMED = "processes."
 """Before a program's name: how many processes of that name this user may have."""
 

@@ -21,6 +21,7 @@ T = TypeVar("T")
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LARGEST_WHOLE = 1_000_000
+LEAST_BARE = 1 << 20  # bytes of a limit
 _OFF_HINT = "write a larger one, or 'off' for no limit"
 
 
@@ -118,10 +119,20 @@ def size(tree: Tree, what: str) -> int:
 
 
 def size_above_0(tree: Tree, what: str) -> int:
-    """Bytes."""
+    """Bytes. So few that a unit must have been forgotten are refused."""
     found = size(tree, what)
     if found == 0:
         raise tree.at.bad(f"{what} must be above 0", _OFF_HINT)
+    if found < LEAST_BARE and isinstance(tree, Scalar) and tree.text.strip().isdigit():
+        hint = f"write {found}GiB or {found}MiB; {found}B where bytes are meant"
+        raise tree.at.bad(f"{what}: {found} is only {found} bytes", hint)
+    return found
+
+
+def percent_above_0(tree: Tree, what: str) -> float:
+    found = number_above_0(tree, what)
+    if found > 100:
+        raise tree.at.bad(f"{what} is in percent: {found:g} is never exceeded", "write at most 100, or off")
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestra.store.publish import open_regular
 
-MOST = 16 << 20  # bytes
+MOST = 8 << 20  # bytes
 PATIENCE_S = 1.0  # for whoever holds the note; a change takes milliseconds
 _WAY = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -52,7 +52,7 @@ class Note:
             after = json.dumps(value, separators=(",", ":")).encode()
             if fd is not None and ours and after != before:
                 with contextlib.suppress(OSError):
-                    os.pwrite(fd, after, 0)
+                    os.pwrite(fd, after.ljust(len(before)), 0)  # whoever reads meanwhile finds it whole
                     os.ftruncate(fd, len(after))
 
     def _lock(self, fd: int) -> bool:

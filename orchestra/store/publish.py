@@ -63,9 +63,20 @@ class Staging:
                     with _noting(errors, *owners):
                         sync_directory(directory)
         finally:
-            for owner in {s.owner for s in self._staged}:
-                self.give_up(owner)
+            self.close()
         return errors
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What was not published leaves no litter."""
+        for owner in {s.owner for s in self._staged}:
+            self.give_up(owner)
+        self._named.clear()
 
     def _sync(self, errors: dict[str, OSError]) -> None:
         # Once all of them are being written, the first sync commits the journal for the others.

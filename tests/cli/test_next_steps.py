@@ -97,7 +97,8 @@ def test_a_deferral_that_came_of_a_limit_that_was_changed_is_told_anew(root: Roo
     for limit in ("64TiB", "1TiB", "64TiB"):
         env = {"ORCHESTRA_THROTTLE": f"{{memory_available: {limit}}}"}
         root("spawn", "r", "--worker", f"W={brief}", "--", "true", env=env)
-        assert f"at least {limit} wanted" in root.worker("r", "W")["reason"]
+        told = root("explain", "r", "W").json["worker"]["deferred"]
+        assert f"at least {limit} wanted" in told["reason"]
     events = len(root.events("r"))
     root("spawn", "r", env=env)
     assert len(root.events("r")) == events

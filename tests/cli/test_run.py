@@ -13,6 +13,8 @@ from conftest import Answer, Root, processes_of, wait_until, watches
 from orchestra.engine.conduct import conduct
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import Observer
+from orchestra.engine.wait import Scope, _Wait, record_facts
+from orchestra.model.snapshot import WorkerView
 from orchestra.store.layout import Layout
 
 GATE = 'until [ -e "$ORCHESTRA_RUN_DIR/../go" ]; do sleep 0.05; done'
@@ -207,6 +209,27 @@ def test_who_follows_the_whole_run_hears_all_of_it_and_ends_with_it(root: Root) 
     assert ends == [("A", 1, "failed"), ("A", 2, "done"), ("B", 1, "done")]
     assert (following.returncode, lines[-1]["outcome"]) == (0, "ended")
     assert answer_of(running).code == 0
+
+
+def test_who_follows_hears_of_a_failure_that_was_tried_again_before_they_looked(root: Root) -> None:
+    root.init("r")
+    root.spawn("r", {"A": ["sh", "-c", "exit 3"]})
+    layout = Layout(str(root.run_dir("r")))
+    told: list[tuple[int, str]] = []
+    observer = Observer(layout).open()
+
+    def tell(view: WorkerView, op: int) -> None:
+        told.append((view.record.attempt, view.state))
+
+    waiting = _Wait(observer, Scope(keep_going=True), record_facts(observer), tell)
+    assert root("wait", "r").code == 1
+    waiting.look(["A"])
+    assert told == [(1, "failed")]
+    for _ in range(2):
+        assert root("retry", "r", "A", "--no-throttle").code in (0, 1)
+        assert root("wait", "r", "--for", "A").code == 1
+    waiting.look(["A"])
+    assert told == [(1, "failed"), (2, "failed"), (3, "failed")]
 
 
 def test_a_brief_that_is_gone_is_told_before_anything_is_started(root: Root) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from orchestra.engine.conduct import conduct
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.observe import Observer
 from orchestra.engine.stop import stop
-from orchestra.model.event import COMMANDS, OBSERVATIONS, Event, encode
+from orchestra.model.event import COMMANDS, OBSERVATIONS, Event, encode, json_bytes
 from orchestra.model.plan import WorkerEntry, entry_to_json
 from orchestra.store.eventlog import CHECKED_WHOLE
 from orchestra.store.layout import Layout
@@ -65,10 +66,21 @@ def spoil_state(root: Root, how: str) -> None:
         case "altered":
             state.write_bytes(data.replace(b'"exit_code":0', b'"exit_code":1', 1))
         case "of another version":
-            state.write_bytes(data.replace(b'"version":3', b'"version":4', 1))
+            state.write_bytes(of_another_version(data))
         case "a directory":
             state.unlink()
             state.mkdir()
+
+
+def of_another_version(data: bytes) -> bytes:
+    """Whole, and with another word in it than the log has."""
+    first, body = data.split(b"\n", 1)
+    body = body.replace(b'"exit_code":0', b'"exit_code":1', 1)
+    head = json.loads(first.removesuffix(b",") + b"}")
+    del head["crc"]
+    head |= {"version": head["version"] + 1, "body": f"{zlib.crc32(body):08x}"}
+    told = json_bytes(head)[:-1]
+    return b'%s,"crc":"%08x",\n%s' % (told, zlib.crc32(told), body)
 
 
 @pytest.mark.parametrize("how", ["missing", "torn", "altered", "of another version", "a directory"])

@@ -264,7 +264,7 @@ def test_every_alert_of_a_living_worker_can_be_told_in_words(root: Root) -> None
     wait_until(lambda: root.worker("r", "W")["state"] == "stalled", "the stall")
     shown = root("status", "r", "--text")
     assert (shown.code, shown.stderr) == (0, "")
-    assert "shows no sign of progress: W (" in shown.stdout
+    assert "shows no sign of progress: W\n" in shown.stdout
     root("stop", "r", "--grace", "1")
 
 

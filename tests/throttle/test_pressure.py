@@ -20,10 +20,12 @@ from groups import group, inside
 from orchestra.host import load
 from orchestra.model.record import State
 from orchestra.model.reservation import Known, learn
+from orchestra.model.throttle import LIMITS
 from orchestra.model.usage import Usage
 from orchestra.store.layout import notes_of
 
 MIB = 1 << 20
+NO_PRESSURE = {key: "off" for key, limit in LIMITS.items() if limit.kind == "soft"}
 SPINNER = ["nice", "-n", "19", "sh", "-c", "while :; do :; done"]
 HOG = "import sys, time; held = b'x' * (int(sys.argv[1]) << 20); print('full', flush=True); time.sleep(300)"
 
@@ -125,18 +127,17 @@ def test_in_a_container_its_own_cpus_count(root: Root) -> None:
     """A quarter of one CPU: the host has time to spare, and in here there is none."""
     root.init("r")
     with group("cpu", 25_000) as place:
-        call_inside(place, root, "spawn", "r", "--from", "-", stdin=workers(1, ["sleep", "60"]))
+
+        def ask(name: str, **limits: int) -> Answer:
+            throttle = {**NO_PRESSURE, **limits}
+            row = {"name": name, "brief": "b", "command": ["sleep", "60"], "throttle": throttle}
+            return call_inside(place, root, "spawn", "r", "--from", "-", stdin=json.dumps([row]))
+
+        assert ask("W").names("spawned") == ["W"]
         with pressing([inside(place, ["sh", "-c", "while :; do :; done"])] * 3):
-            others = workers(2, ["sleep", "60"], load_per_cpu=11).replace(
-                "W2", "V"
-            )  # three for a quarter: 12
-            answer = call_inside(place, root, "spawn", "r", "--from", "-", stdin=others)
-            assert signals(answer, "V") == ["load_per_cpu"]
+            assert signals(ask("V", load_per_cpu=11), "V") == ["load_per_cpu"]  # three for a quarter: 12
             wait_until(lambda: throttled(place) > 20, "a spent quota")
-            others = json.dumps([{**json.loads(others)[1], "throttle": {"cpu_pressure": 50}}]).replace(
-                "V", "U"
-            )
-            answer = call_inside(place, root, "spawn", "r", "--from", "-", stdin=others)
+            answer = ask("U", cpu_pressure=50)
             assert signals(answer, "U") == ["cpu_pressure"]
     root("stop", "r", "--grace", "0")
 
@@ -245,8 +246,7 @@ def test_too_many_starts_at_a_time_are_spread_and_nobody_is_deferred(root: Root)
 def test_processes_of_a_name_are_counted_over_all_runs(root: Root, tmp_path: Path) -> None:
     program = tmp_path / "claudette"
     program.symlink_to("/bin/sleep")
-    rows = workers(2, [str(program), "60"])
-    rows = rows.replace('"throttle": {}', '"throttle": {"processes": {"claudette": 1}}')
+    rows = workers(2, [str(program), "60"], **NO_PRESSURE, processes={"claudette": 1})
     root.init("r")
     assert spawn(root, rows, "--dry-run").names("spawned") == ["W1"]
     with pressing([[str(program), "300"]]) as [process]:
@@ -265,7 +265,7 @@ def test_who_has_just_started_holds_what_it_will_need_also_against_another_run(r
     limit = free - 1100 * MIB  # an unknown command holds 400 MiB
     root.init("r")
     root.init("s")
-    rows = workers(2, ["sleep", "60"], memory_available=limit)
+    rows = workers(2, ["sleep", "60"], memory_available=limit, **NO_PRESSURE)
     first = spawn(root, rows)
     assert first.names("spawned") == ["W1", "W2"]
     other = json.dumps([*json.loads(rows)]).replace("W", "V")
@@ -293,7 +293,7 @@ def test_who_was_passed_over_for_long_is_overtaken_by_nobody_with_the_same_limit
     note = Path(notes_of(str(root.path)).needs)
     note.parent.mkdir(exist_ok=True)
     note.write_text(json.dumps(known))
-    limits = {"memory_available": psutil.virtual_memory().available - 250 * MIB}
+    limits = {"memory_available": psutil.virtual_memory().available - 250 * MIB, **NO_PRESSURE}
     rows = [
         {"name": name, "brief": "b", "command": command, "throttle": limits}
         for name, command in (("Greedy", ["tail", "-f", "/dev/null"]), ("Small", ["true"]))

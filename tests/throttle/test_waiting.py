@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,12 +13,16 @@ from orchestra.engine.conduct import Conductor, conduct
 from orchestra.engine.fanout import FanOut
 from orchestra.engine.narrator import Narrator
 from orchestra.engine.outcome import RETOLD_S, is_told_lately, waits_alike
+from orchestra.engine.paper import stage_trail
 from orchestra.engine.room import Room
 from orchestra.engine.spawn import candidates
+from orchestra.host import cgroup
 from orchestra.model.record import Deferral, State, WorkerRecord
 from orchestra.store.layout import Layout
+from orchestra.store.publish import Staging
 
 NIGHT_S = 8 * 3600
+SHORT = f"{{memory_available: {int(cgroup.memory_limit()) - 1}}}"  # of all that there is, something is in use
 FULL = [{"signal": "max_workers", "value": 1, "limit": 1}]
 POOR = [{"signal": "memory_available", "value": 1, "limit": 2}]
 
@@ -42,12 +47,12 @@ def test_what_speaks_by_turns_is_in_each_answer_and_once_in_the_log(crowd: Root)
     before = deferrals(crowd)
     assert len(before) == len(set(before)) == 30
     for _ in range(3):
-        for limits, signal in (("{memory_available: 900TiB}", "memory_available"), ("", "max_workers")):
+        for limits, signal in ((SHORT, "memory_available"), ("", "max_workers")):
             answer = crowd("spawn", "r", env={"ORCHESTRA_THROTTLE": limits})
             told = {row["signals"][0]["signal"] for row in answer.json["deferred"]}
             assert (len(answer.json["deferred"]), told) == (30, {signal})
     assert deferrals(crowd) == before
-    short_of_memory = {"ORCHESTRA_THROTTLE": "{memory_available: 900TiB}"}
+    short_of_memory = {"ORCHESTRA_THROTTLE": SHORT}
     row = crowd("status", "r", "--state", "deferred", env=short_of_memory).json["workers"][0]
     assert [signal["signal"] for signal in row["deferred"]["now"]] == ["memory_available", "max_workers"]
     shown = crowd("status", "r", "--text", env=short_of_memory).stdout
@@ -102,3 +107,22 @@ def test_an_interrupt_says_nothing_new_of_who_waited_before(
         FanOut(conductor, None).run(candidates(conductor))
     assert conductor.history.op == op
     assert {record.state for record in candidates(conductor)} == {State.DEFERRED}
+
+
+def test_a_batch_that_is_interrupted_leaves_no_half_built_file(
+    conductor: Conductor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def stage(conductor: Conductor, record: WorkerRecord, staging: Staging) -> None:
+        if begun:
+            assert [name for name in os.listdir(conductor.layout.run_dir) if name.endswith(".new")]
+            raise KeyboardInterrupt
+        begun.append(record.name)
+        stage_trail(conductor, record, staging)
+
+    monkeypatch.setattr("orchestra.engine.fanout.stage_trail", stage)
+    with pytest.raises(KeyboardInterrupt):
+        FanOut(conductor, None).run(candidates(conductor))
+    assert begun == ["W1"]
+    assert not [name for name in os.listdir(conductor.layout.run_dir) if name.endswith(".new")]

@@ -11,6 +11,7 @@ import typer
 
 from orchestra.cli.options import complete_run, session_of
 from orchestra.cli.session import Session
+from orchestra.engine.deferral import room_of
 from orchestra.engine.host_report import host_report
 from orchestra.engine.observe import Observer
 from orchestra.engine.room import Room
@@ -43,13 +44,15 @@ def host_(
     session = session_of(ctx)
     observer = Observer(session.locate(run)).open() if run else None
     root = observer.layout.root if observer else os.path.realpath(session.root)
-    room = Room(root)
+    room = room_of(observer) if observer else Room(root)
     if not follow:
         tell(session, look(room, observer))
         return 0
     gc.enable()
     if session.as_json or not sys.stdout.isatty():
         while True:
+            if not session.as_json:
+                print(f"\n{clock.now()}")
             tell(session, look(room, observer))
             clock.pause(EVERY_S)
     from rich.live import Live

@@ -10,6 +10,7 @@ from orchestra.cli.progress import working
 from orchestra.engine.conduct import conduct
 from orchestra.engine.request import check_command
 from orchestra.engine.retry import retry
+from orchestra.engine.room import Room
 
 
 def retry_(ctx: typer.Context, run: Run, names: Names = None, no_throttle: NoThrottle = False) -> int:
@@ -27,5 +28,6 @@ def retry_(ctx: typer.Context, run: Run, names: Names = None, no_throttle: NoThr
     layout = session.locate(run)
     command = check_command(session.after_dashes)
     with conduct(layout, session.narrator) as conductor, working(session, "retrying"):
-        report = retry(conductor, names or [], throttled=not no_throttle, command=command)
+        room = None if no_throttle else Room(layout.root)  # refuses bad settings: nothing is done yet
+        report = retry(conductor, names or [], room=room, command=command)
     return spawn_answer(session, conductor, report)

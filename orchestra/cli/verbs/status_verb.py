@@ -59,10 +59,10 @@ def status_(
     hidden = len(states) - len(shown)
     far = how_far(layout, [view.record for view in shown])
     queue: dict[str, Outlook] = {}
-    if waiting := [view.record for view in shown if view.state == State.DEFERRED]:
-        from orchestra.engine.deferral import outlooks  # asks the host
+    if any(view.state == State.DEFERRED for view in shown):
+        from orchestra.engine.deferral import as_now  # asks the host
 
-        queue = outlooks(observer, waiting)
+        shown, queue = as_now(observer, shown)
     body = {
         "op": snapshot.op,
         "counts": scope.counts(),
@@ -76,11 +76,7 @@ def status_(
     def text() -> None:
         from orchestra.cli.text import show_status
 
-        told = [
-            view._replace(reason=queue[n].outlook) if (n := view.record.name) in queue else view
-            for view in shown
-        ]
-        show_status(scope, told, hidden, far, {name: outlook.ahead for name, outlook in queue.items()})
+        show_status(scope, shown, hidden, far, {n: o.ahead for n, o in queue.items() if o.ahead is not None})
 
     session.answer(body, session.next_steps(observer, snapshot), text)
     if at_work := snapshot.workers.among(State.RUNNING, State.STALLED):

@@ -101,12 +101,17 @@ def wait_(
         counts[State.PLANNED] += snapshot.counts()[State.PLANNED]
     chosen = report.views if since is None else report.changed
     failed = {view.record.name for view in chosen if view.state == State.FAILED}
+    rows = chosen[:MOST_ROWS]
+    if any(view.state == State.DEFERRED for view in rows):
+        from orchestra.engine.deferral import as_now  # asks the host
+
+        rows, _ = as_now(observer, rows)
     steps = session.next_steps(observer, snapshot, failed)
     body = {
         "op": report.op,
         "outcome": report.outcome,
         "counts": counts,
-        "workers": [view.to_json() for view in chosen[:MOST_ROWS]],
+        "workers": [view.to_json() for view in rows],
         "lock": snapshot.lock,
         "alerts": snapshot.alerts[:MOST_ALERTS],
         "truncated": truncated(workers=len(chosen) - MOST_ROWS, alerts=len(snapshot.alerts)),
@@ -115,7 +120,7 @@ def wait_(
     def text() -> None:
         from orchestra.cli.text import show_alerts, show_workers
 
-        show_workers(chosen[:MOST_ROWS])
+        show_workers(rows)
         print(f"{report.outcome}: {in_words(counts) or 'nothing was started yet'}")
         show_alerts(snapshot.present())
 
@@ -145,10 +150,10 @@ def drained(
 
     check_caller(session.verb)
 
-    def start(names: set[str]) -> None:
+    def start(names: set[str], room: Room) -> bool:
         with conduct(observer.layout, session.narrator, before=observer) as conductor:
             waiting = [record for record in candidates(conductor) if record.name in names]
-            FanOut(conductor, Room(observer.layout.root)).run(waiting)
+            return bool(FanOut(conductor, room).run(waiting).spawned)
 
     return drain(observer, scope, timeout_s=timeout_s, start=start, on_change=tell)
 
