@@ -221,9 +221,9 @@ def show_story(story: dict[str, Any]) -> None:
         say_indented(line)
     if "deferred" in story:
         deferred = story["deferred"]
-        say_indented(f"deferred since {deferred['since']} (told {deferred['times']}×): {deferred['reason']}")
+        say_indented(f"deferred since {deferred['since']}: {deferred['reason']}")
         guess = "" if deferred["expected_s"] is None else f", in about {deferred['expected_s']:g} s"
-        say_indented(f"next to start: {deferred['ahead']} before it{guess}; {deferred['outlook']}")
+        say_indented(f"now{queued(deferred['ahead'])}{guess}: {deferred['outlook']}")
     for key, value in (story.get("evidence") or {}).items():
         if isinstance(value, list):
             for line in value:
@@ -285,9 +285,9 @@ def host_table(report: dict[str, Any]) -> Group:
             known.add_row(plain(row["command"]), *_needs_cells(row), f"{row['settle_s']:g} s")
         lines += ["", known]
     would = report["would_start"]
-    like = f"workers of {plain(would['command'])}" if would["command"] else "workers of an unknown command"
+    like = f"of {plain(would['command'])}" if would["command"] else "of an unknown command"
     each = f"{format_bytes(would['memory_bytes'])} and {would['processes']} processes each"
-    lines += ["", f"now would start: [bold]{would['workers']}[/] {like} ({each})"]
+    lines += ["", f"now would start: [bold]{would['workers']}[/] more {like} ({each})"]
     if would["then"]:
         signals_then = ", ".join(row["signal"] for row in would["then"])
         lines += [f"[dim]then would speak: {signals_then}[/]"]

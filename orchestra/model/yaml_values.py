@@ -84,7 +84,7 @@ def whole_above_0(tree: Tree, what: str) -> int:
 
 def number_above_0(tree: Tree, what: str) -> float:
     """A finite number."""
-    hint = "write a number above 0, without quotes"
+    hint = "write a number above 0 and nothing behind it, or off"
     found = float(tree.text) if _is_number(tree, _NUMBER) and isinstance(tree, Scalar) else math.nan
     if not math.isfinite(found):
         raise tree.at.bad(f"{what} must be a number, not {_kind(tree)}", hint)
