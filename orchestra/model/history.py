@@ -28,6 +28,8 @@ from orchestra.model.trail import process_from_json
 from orchestra.model.verdict import Verdict
 from orchestra.model.workers import Workers
 
+_DEFERRED = State.DEFERRED
+_make = tuple.__new__  # half as long as a NamedTuple takes by its own way
 LATEST = 10  # ends, by which the next one is guessed
 
 Draft = dict[str, Any]
@@ -82,13 +84,14 @@ class History:
         self.whole = False
         drafts, facts = self._drafts, _FACTS.get
         done, failed = ENDED
+        last, newest = self.op, self.epoch
         try:
             for event in events:
                 op, at, topic, kind, epoch, data = event
-                if op > self.op:
-                    self.op = op
-                if epoch > self.epoch:
-                    self.epoch = epoch
+                if op > last:
+                    last = op
+                if epoch > newest:
+                    newest = epoch
                 if topic == ALERTS:
                     self.alerts.append({"op": op, "at": at, "kind": kind, **in_short(data)})
                 try:
@@ -104,6 +107,7 @@ class History:
                 except (ValueError, LookupError, TypeError, AttributeError):
                     self.odd.append(op)
         finally:
+            self.op, self.epoch = last, newest
             for name, draft in drafts.items():
                 self.workers[name] = WorkerRecord._make(draft.values())
                 if draft["ended_at"] and draft["started_at"]:
@@ -264,9 +268,10 @@ def _spawned(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
 
 def _deferred(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
     since, times, _, _ = draft["deferral"] or (at, 0, "", [])
-    reason = data.get("reason", "")
-    draft["state"], draft["since"], draft["op"], draft["reason"] = State.DEFERRED, since, op, reason
-    draft["deferral"] = Deferral(since, times + 1, reason, data.get("signals", []))
+    tell = data.get
+    draft["since"], draft["op"], draft["reason"] = since, op, (reason := tell("reason", ""))
+    draft["state"] = _DEFERRED
+    draft["deferral"] = _make(Deferral, (since, times + 1, reason, tell("signals", [])))
 
 
 def _ended(draft: Draft, op: int, at: str, data: dict[str, Any]) -> None:
