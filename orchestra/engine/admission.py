@@ -7,6 +7,7 @@ limits that has waited for long.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -107,15 +108,16 @@ class Forecast(Admission):
 
     def __init__(self, layout: Layout, room: Room | None, at_work: int) -> None:
         super().__init__(layout, room, at_work)
-        self.starting: list[WorkerEntry] = []
+        self.promised: dict[str, float] = defaultdict(float)  # to those that would start, by limit
 
     def _ask(self, record: WorkerRecord) -> Refusal | None:
         if self.room is None:
             return None
-        spoke = self.room.ask(record.entry, self.at_work + len(self.holding), besides=self.starting)
+        spoke = self.room.ask(record.entry, self.at_work + len(self.holding), promised=self.promised)
         if spoke and not (refusal := Refusal.of(spoke)).only_paced:
             return refusal
-        self.starting.append(record.entry)
+        for key, amount in self.room.share(record.entry).items():
+            self.promised[key] += amount
         return None
 
 

@@ -23,7 +23,7 @@ LATELY_S = 3600.0  # ends before that say nothing of the next one
 class Outlook(NamedTuple):
     """`expected_s` is a guess, by how fast workers of this run have ended lately; None: no ground for one."""
 
-    ahead: int | None  # how many are tried before it; None: it cannot start here at all
+    ahead: int | None  # how many are tried before it; None: it cannot start here, or that is not known
     expected_s: float | None
     now: list[dict[str, Any]] | None  # what speaks at this moment; None: it cannot be asked for
     outlook: str  # that in words
@@ -49,7 +49,10 @@ def outlooks(observer: Observer, records: list[WorkerRecord]) -> dict[str, Outlo
         room = room_of(observer)
     except BadConfig as error:
         told = f"what speaks now is not known: {error.message}"
-        return {record.name: Outlook(None, None, None, told) for record in records}
+        return {
+            record.name: Outlook(None, None, None, f"{record.reason or 'deferred'}; {told}")
+            for record in records
+        }
     wanted = {record.name for record in records}
     found: dict[str, Outlook] = {}
     ahead = 0

@@ -69,6 +69,7 @@ def explain(observer: Observer, snapshot: Snapshot, name: str) -> dict[str, Any]
         from orchestra.engine.deferral import deferral_story  # asks the host
 
         story["deferred"] = deferral_story(observer, record)
+        story["reason"] = story["deferred"].get("outlook", story["reason"])
         if limit := never_met(story["deferred"].get("now") or []):
             spawn = f"orchestra spawn {observer.layout.words}"
             first = (

@@ -89,15 +89,16 @@ def known_keys(room: Room) -> list[str]:
 
 def would_start(room: Room, entry: WorkerEntry, at_work: int) -> dict[str, Any]:
     """How many workers of this command could start at this moment, and what would speak against the next."""
-    starting: list[WorkerEntry] = []
+    count, promised = 0, dict[str, float]()
     limits = {key: value for key, value in entry.throttle.items() if key != "starts_per_s"}
     entry = entry._replace(throttle={**limits, "starts_per_s": None})
     spoke = room.ask(entry, at_work)
-    while not spoke and len(starting) < MOST_TRIED:
-        starting.append(entry)
-        spoke = room.ask(entry, at_work + len(starting), besides=starting)
+    while not spoke and count < MOST_TRIED:
+        count += 1
+        promised = {key: count * amount for key, amount in room.share(entry).items()}
+        spoke = room.ask(entry, at_work + count, promised=promised)
     return {
-        "workers": len(starting),
+        "workers": count,
         "command": same_command(entry.command) if entry.command else None,
         "then": [signal.to_json() for signal in spoke],
         **needs_row(*needs_of(room.known, entry.command or ())),

@@ -130,6 +130,8 @@ class _Phase:
 
     def start(self, names: dict[str, None]) -> None:
         waiting = [r for r in candidates(self.conductor) if r.name in names]
+        if self.room is not None:
+            self.room.read_settings()
         if not has_room(self.conductor, self.room, waiting):
             self.tell_deferred(
                 [

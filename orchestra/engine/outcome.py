@@ -50,14 +50,16 @@ def is_told_lately(before: Deferral, signals: list[dict[str, Any]], waited_s: fl
     """
     if not (signals and before.signals) or never_met(signals) != never_met(before.signals):
         return False
-    known = {signal["signal"]: signal["limit"] for signal in before.signals}
-    if any(known.get(signal["signal"], signal["limit"]) != signal["limit"] for signal in signals):
+    known = {str(signal): limit for signal, limit, _ in _limits(before.signals)}
+    if any(known.get(str(signal), limit) != limit for signal, limit, _ in _limits(signals)):
         return False
     return waited_s is not None and waited_s < RETOLD_S * before.times * (before.times + 1) / 2
 
 
 def _limits(signals: list[dict[str, Any]]) -> list[tuple[object, ...]]:
-    return [(signal["signal"], signal["limit"], signal.get("total")) for signal in signals]
+    """Of those that are signals: anybody may have written in the log."""
+    told = [signal for signal in signals if isinstance(signal, dict)]
+    return [(signal.get("signal"), signal.get("limit"), signal.get("total")) for signal in told]
 
 
 def who(record: WorkerRecord) -> dict[str, Any]:

@@ -6,20 +6,18 @@ never quite alike, so that many who wait do not all come at once.
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections.abc import Callable
 
-from orchestra.engine.admission import forecast
+from orchestra.engine.admission import Refusal, forecast
 from orchestra.engine.observe import Observer
 from orchestra.engine.room import Room
-from orchestra.engine.settings import read_settings
 from orchestra.engine.spawn import candidates
-from orchestra.engine.wait import Scope, Teller, WaitReport, names_in_scope, pause, wait
-from orchestra.errors import BadConfig, NarratorAlreadyActive
+from orchestra.engine.wait import Heard, Scope, Teller, WaitReport, names_in_scope, pause, wait
+from orchestra.errors import NarratorAlreadyActive
 from orchestra.host import clock
 from orchestra.model.record import State, WorkerRecord
-from orchestra.model.snapshot import WorkerView
+from orchestra.model.throttle import never_met
 
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 2.0  # a look takes some milliseconds
@@ -41,11 +39,17 @@ class Patience:
 
 
 def has_room(observer: Observer, room: Room | None, waiting: list[WorkerRecord]) -> bool:
-    """Whether any of these could start now."""
+    """Whether any of these could start now, or there is something to tell of one."""
     if room is None or any(record.state != State.DEFERRED for record in waiting):
         return bool(waiting)
     tried = forecast(observer.layout, room, observer.at_work(), waiting)
-    return any(refusal is None for _, refusal in tried)
+    return any(refusal is None or is_news(record, refusal) for record, refusal in tried)
+
+
+def is_news(record: WorkerRecord, refusal: Refusal) -> bool:
+    """Whether its limit is never met here since it was tried, or no longer so: that is told by trying."""
+    told = never_met(record.deferral.signals) if record.deferral else None
+    return (never_met(refusal.signals) is None) != (told is None)
 
 
 def drain(
@@ -63,12 +67,10 @@ def drain(
     NarratorAlreadyActive where another one sits in the run's seat.
     """
     deadline = clock.monotonic() + timeout_s
-    room, patience = Room(observer.layout.root), Patience()
-    tell = _once(on_change)
+    room, patience, heard = Room(observer.layout.root), Patience(), Heard(scope.since or 0)
     while True:
         waiting = _waiting(observer, scope)
-        with contextlib.suppress(BadConfig):  # it was good when we began: by the latest that was
-            room.settings = read_settings()
+        room.read_settings()
         if waiting and has_room(observer, room, waiting):
             try:
                 if start({record.name for record in waiting}, room):
@@ -77,7 +79,7 @@ def drain(
                 if "seat" in error.details:
                     raise
             observer.refresh()
-        report = wait(observer, scope, timeout_s=0, on_change=tell)
+        report = wait(observer, scope, timeout_s=0, on_change=on_change, heard=heard)
         left_s = deadline - clock.monotonic()
         if report.outcome != "timeout" or left_s <= 0:
             return report
@@ -87,25 +89,10 @@ def drain(
             pause(observer, pause_s)
             continue
         change = Scope(at_work, since=observer.history.op, keep_going=True, first=True)
-        if wait(observer, change, timeout_s=pause_s, on_change=tell).outcome != "timeout":
+        if wait(observer, change, timeout_s=pause_s, on_change=on_change, heard=heard).outcome != "timeout":
             patience.start_over()
 
 
 def _waiting(observer: Observer, scope: Scope) -> list[WorkerRecord]:
     names = set(names_in_scope(observer, scope))
     return [record for record in candidates(observer) if record.name in names]
-
-
-def _once(tell: Teller | None) -> Teller | None:
-    """Each change told once, however often one looks."""
-    if tell is None:
-        return None
-    told: set[tuple[str, int, State]] = set()
-
-    def tell_once(view: WorkerView, op: int) -> None:
-        key = (view.record.name, view.record.attempt, view.state)
-        if key not in told:
-            told.add(key)
-            tell(view, op)
-
-    return tell_once

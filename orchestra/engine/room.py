@@ -6,14 +6,16 @@ that all runs of the root share, so that two narrators cannot give the same room
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from orchestra.engine.place import temporary
 from orchestra.engine.settings import read_settings
+from orchestra.errors import BadConfig
 from orchestra.host import clock, load, tree
+from orchestra.model.likeness import in_short, same_program
 from orchestra.model.plan import Throttle, WorkerEntry
 from orchestra.model.record import WorkerRecord
 from orchestra.model.reservation import (
@@ -29,12 +31,13 @@ from orchestra.model.reservation import (
     outstanding,
     touched,
 )
-from orchestra.model.throttle import NAMED, Signal, limits_from, out_of_reach, pressure
+from orchestra.model.throttle import NAMED, Figures, Signal, limits_from, out_of_reach, pressure
 from orchestra.model.usage import Usage
 from orchestra.store.layout import notes_of
 from orchestra.store.note import Note
 
 FRESH_S = 0.25  # for how long one look is good
+NOTHING: Figures = {}
 _NOTHING = Needs(0.0, 0.0, 0.0, 0.0)
 
 
@@ -54,6 +57,7 @@ class Room:
     def __init__(self, root: str, told: str | None = None) -> None:
         """`told`: the limits of a call, as its variable has them; None: of this one. Raises BadConfig."""
         self.root = root
+        self.told = told
         self.settings = read_settings(told)
         self.needs = Note(notes_of(root).needs)
         self.holds = Note(notes_of(root).holds)
@@ -61,20 +65,30 @@ class Room:
         self.cpus = load.cpus()
         self.counters: load.Counters | None = None
         self.seen: Look | None = None
+        self.names: set[str] = set()  # of processes that some limit is about
         self.needs_by_command: dict[tuple[str, ...], Needs] = {}
+
+    def read_settings(self) -> None:
+        """As they are now; as they were, while they are wrong."""
+        with contextlib.suppress(BadConfig):
+            self.settings = read_settings(self.told)
 
     def limits(self, throttle: Throttle) -> dict[str, float | None]:
         """The defaults, over them the user's, over them the plan's and the worker's, then this call's."""
         return limits_from(self.settings.config, throttle, self.settings.environment)
 
-    def ask(self, entry: WorkerEntry, at_work: int, *, besides: Sequence[WorkerEntry] = ()) -> list[Signal]:
+    def ask(self, entry: WorkerEntry, at_work: int, *, promised: Figures = NOTHING) -> list[Signal]:
         """What speaks against one more worker, beside those of its run that are at work.
 
-        `besides`: those among them that have not been started yet.
+        `promised`: what those among these take that have not been started yet (see `share`).
         """
-        now = clock.since_boot()
-        more = [Hold("", entry.command or (), -1.0, "") for entry in besides]
-        return self._judge(entry, at_work, holds_from(self.holds.read(), now) + more)
+        holds = holds_from(self.holds.read(), clock.since_boot())
+        return self._judge(entry, at_work, holds, promised)
+
+    def share(self, entry: WorkerEntry) -> dict[str, float]:
+        """What it needs, by the limit that it counts against."""
+        program = NAMED + same_program(entry.command)
+        return {**touched(self._needs(entry.command), self.cpus), program: 1.0, "max_workers": 1.0}
 
     def take(self, record: WorkerRecord, at_work: int, result: str) -> list[Signal]:
         """As `ask`; where nothing speaks, what it needs is held, until its result is there at the latest."""
@@ -84,7 +98,7 @@ class Room:
             spoke = self._judge(record.entry, at_work, holds)
             note["counters"] = self.counters and self.counters._asdict()
             if not spoke:
-                holds.append(Hold(record.token, record.entry.command or (), now, result))
+                holds.append(Hold(record.token, in_short(record.entry.command or ()), now, result))
                 note["holds"] = [hold._asdict() for hold in holds]
         return spoke
 
@@ -94,23 +108,26 @@ class Room:
             holds = holds_from(note, clock.since_boot())
             note["holds"] = [hold._asdict() for hold in holds if hold.token != token]
 
-    def _judge(self, entry: WorkerEntry, at_work: int, holds: list[Hold]) -> list[Signal]:
+    def _judge(
+        self, entry: WorkerEntry, at_work: int, holds: list[Hold], promised: Figures = NOTHING
+    ) -> list[Signal]:
         limits = self.limits(entry.throttle)
         seen = self.look(limits)
         now = clock.since_boot()
+        started = promised.get("max_workers", 0.0)
         recent = sum(1 for hold in holds if 0 <= now - hold.at < 1.0)
         spoke = pressure(
-            seen.figures | {"max_workers": float(at_work), "starts_per_s": float(recent)},
+            seen.figures | {"max_workers": float(at_work) - started, "starts_per_s": float(recent)},
             limits,
             first=at_work == 0,
-            held=self._held(holds, seen),
+            held=self._held(holds, seen, promised),
             needs=touched(self._needs(entry.command), self.cpus),
         )
         return out_of_reach(spoke, load.totals(self.root, temporary())) if spoke else spoke
 
-    def _held(self, holds: list[Hold], seen: Look) -> dict[str, float]:
+    def _held(self, holds: list[Hold], seen: Look, promised: Figures) -> dict[str, float]:
         """What these will still take together, by the limit that it counts against."""
-        held: dict[str, float] = defaultdict(float)
+        held: dict[str, float] = defaultdict(float, promised)
         for hold in holds:
             rest = seen.rests.get(hold.token)
             if rest is None:  # it came after the look: it will take all that it needs
@@ -133,13 +150,15 @@ class Room:
     def look(self, limits: dict[str, float | None], *, fresh: bool = False) -> Look:
         """The host as it is now, or was a moment ago."""
         now = clock.since_boot()
-        if self.seen is None or fresh or now - self.seen.at > FRESH_S:
+        wanted = {key.removeprefix(NAMED) for key in limits if key.startswith(NAMED)}
+        unknown = not wanted <= self.names
+        if self.seen is None or fresh or unknown or now - self.seen.at > FRESH_S:
+            self.names |= wanted
             note = self.holds.read()
             figures, self.counters = load.figures(self.root, temporary(), self._counters_before(note, now))
             members = tree.carrying()
             figures["worker_processes"] = float(sum(map(len, members.values())))
-            names = {key.removeprefix(NAMED) for key in limits if key.startswith(NAMED)}
-            named = tree.named(names) if names else {}
+            named = tree.named(self.names) if self.names else {}
             figures |= {NAMED + name: float(len(pids)) for name, pids in named.items()}
             holds = holds_from(note, now)
             rests = self._rests(holds, members, now)

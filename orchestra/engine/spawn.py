@@ -117,8 +117,12 @@ def preview(observer: Observer, wanted: list[Wanted], *, throttled: bool) -> Spa
     new, known = sort_out(observer, wanted)
     views = observer.views(conducted=observer.conducted())
     at_work = len(views.among(State.RUNNING, State.STALLED))
-    waiting = views.among(State.DEFERRED, State.SPAWNING)
-    again = [view.record for view in waiting if view.state == State.DEFERRED or view.gap]
+    waiting = {view.record.name: view for view in views.among(State.DEFERRED, State.SPAWNING)}
+    again = [
+        record
+        for record in candidates(observer)
+        if (view := waiting.get(record.name)) and (view.state == State.DEFERRED or view.gap)
+    ]
     records = again + [as_intended(want) for want in new]
     room = Room(observer.layout.root) if throttled and records else None
     report = SpawnReport([], [], [], [])

@@ -39,6 +39,14 @@ class Scope(NamedTuple):
     first: bool = False  # come back as soon as any one of them has ended
 
 
+class Heard:
+    """What was told of a run's workers so far, up to which operation; for several waits in a row."""
+
+    def __init__(self, op: int) -> None:
+        self.op = op
+        self.told: dict[str, tuple[int, State]] = {}  # worker -> attempt and state
+
+
 class WaitReport(NamedTuple):
     """How a wait came back.
 
@@ -95,6 +103,7 @@ def wait(
     timeout_s: float,
     record: Recorder | None = None,
     on_change: Teller | None = None,
+    heard: Heard | None = None,
 ) -> WaitReport:
     """Wait on an opened observer.
 
@@ -108,7 +117,7 @@ def wait(
             f"{history.op}: it is no cursor of this run",
             hint="take the cursor from this run's last answer (`op`), or leave --since out",
         )
-    return _Wait(observer, scope, record or record_facts(observer), on_change).until(timeout_s)
+    return _Wait(observer, scope, record or record_facts(observer), on_change, heard).until(timeout_s)
 
 
 def pause(observer: Observer, seconds: float) -> None:
@@ -127,6 +136,7 @@ class _Wait:
         scope: Scope,
         record: Recorder,
         on_change: Teller | None,
+        heard: Heard | None = None,
     ) -> None:
         self.observer = observer
         self.scope = scope
@@ -134,9 +144,8 @@ class _Wait:
         self.on_change = on_change
         self.names = names_in_scope(observer, scope)
         self.views: dict[str, WorkerView] = {}
-        self.told: dict[str, tuple[int, State]] = {}
         self.since = scope.since or 0
-        self.op_told = self.since
+        self.heard = heard or Heard(self.since)
         self.sampler = Sampler(observer.layout.root)
         self.narrated = False  # by the built-in narrator, when we last looked
         self.turn = 0  # whose among the names it is to be looked at, though watched
@@ -259,15 +268,15 @@ class _Wait:
         """In the order of the log; what has no event of its own comes behind what was told already."""
         for view in sorted((self.views[name] for name in names), key=lambda view: view.record.op):
             name, now = view.record.name, (view.record.attempt, view.state)
-            if (before := self.told.get(name)) == now:
+            if (before := self.heard.told.get(name)) == now:
                 continue
-            self.told[name] = now
+            self.heard.told[name] = now
             if self.on_change is None or not (before or view.record.op > self.since):
                 continue
             for end in self.missed(view, before) if before else ():
-                self.on_change(end, self.op_told)
-            self.op_told = max(self.op_told, view.record.op)
-            self.on_change(view, self.op_told)
+                self.on_change(end, self.heard.op)
+            self.heard.op = max(self.heard.op, view.record.op)
+            self.on_change(view, self.heard.op)
 
     def missed(self, view: WorkerView, before: tuple[int, State]) -> list[WorkerView]:
         """Ends of attempts that were followed by another since we looked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from orchestra.model.plan import Plan
@@ -66,10 +66,10 @@ def verb_of(step: str) -> str:
     return words[1] if words[0] == "orchestra" else words[0]
 
 
-def resumed(run: str, flags: Iterable[str], throttle: str) -> str:
+def resumed(run: str, flags: Collection[str], throttle: str) -> str:
     """`orchestra run` with what it was told before."""
     variable = f"env {VARIABLE}={shlex.quote(throttle)} " if throttle else ""
-    return " ".join([f"{variable}orchestra run --run", run, *flags])
+    return " ".join([f"{variable}orchestra run --run", run, *(f for f in NARRATION_FLAGS if f in flags)])
 
 
 def free_the_lock(s: Standing) -> Iterator[str]:
@@ -255,8 +255,7 @@ def after_error(
     if code == "no_such_run":
         return [f"orchestra stop {run}"]
     if code == "interrupted" and verb == "run":
-        flags = [flag for flag in NARRATION_FLAGS if flag in call]
-        return [resumed(run, flags, throttle)]
+        return [resumed(run, call, throttle)]
     if code == "corrupt_log" and error.get("copy"):
         return [f"orchestra unlock {run}"]
     if code in ("corrupt_log", "storage") and verb == "status":

@@ -195,7 +195,8 @@ def _parse(data: bytes) -> Checkpoint | None:
     if (narration := head["narration"]) is not None:
         over, stopped_for, op, flags, throttle = narration
         history.narration = Narration(over, tuple(stopped_for), op, tuple(flags), throttle)
-    history.alerts, history.ends = head["alerts"], dict(head["ends"])
+    history.alerts = head["alerts"]
+    history.ends = {name: end for name, end in head["ends"].items() if isinstance(end, str)}
     history.workers = Workers(_saved(states, text, head))
     return Checkpoint(Place(head["offset"], head["behind"]), history)
 

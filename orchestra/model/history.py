@@ -110,8 +110,8 @@ class History:
             self.op, self.epoch = last, newest
             for name, draft in drafts.items():
                 self.workers[name] = WorkerRecord._make(draft.values())
-                if draft["ended_at"] and draft["started_at"]:
-                    self.ends[name] = draft["ended_at"]
+                if draft["started_at"] and type(end := draft["ended_at"]) is str:
+                    self.ends[name] = end
             drafts.clear()
             if len(self.ends) > LATEST:
                 self.ends = dict(sorted(self.ends.items(), key=lambda end: end[1])[-LATEST:])
@@ -198,6 +198,8 @@ def _retry_intended(history: History, event: Event) -> None:
         return
     check_attempt(data["attempt"], data["token"])
     failure = {key: before[key] for key in _FAILURE}
+    if before["started_at"] and type(end := before["ended_at"]) is str:
+        history.ends[before["name"]] = end
     command = data.get("command")
     entry: WorkerEntry = before["entry"]
     history._begin(

@@ -67,7 +67,7 @@ class Signal(NamedTuple):
     value: float
     limit: float
     measured: float
-    held: float = 0.0  # by those that have just started
+    held: float = 0.0  # by those that have just started, or come before it
     needs: float = 0.0  # by this one
     total: float | None = None  # all that there is, where that is less than the limit: it is never met here
 
@@ -135,7 +135,8 @@ def out_of_reach(spoke: list[Signal], totals: Figures) -> list[Signal]:
 
 def never_met(signals: Iterable[Mapping[str, Any]]) -> str | None:
     """The first of these signals, as JSON has them, that can never be silent here."""
-    return next((str(signal["signal"]) for signal in signals if "total" in signal), None)
+    told = (signal for signal in signals if isinstance(signal, Mapping) and "total" in signal)
+    return next((str(signal.get("signal")) for signal in told), None)
 
 
 def describe(spoke: list[Signal]) -> str:
@@ -152,7 +153,7 @@ def describe_one(spoke: Signal) -> str:
     text = f"{limit.what} {shown(spoke.measured)}"
     shares = []
     if spoke.held:
-        shares.append(f"{shown(spoke.held)} held for those that have just started")
+        shares.append(f"{shown(spoke.held)} for those before it")
     if spoke.needs:
         shares.append(f"{shown(spoke.needs)} for this one")
     wanted = "wanted" if limit.wants == "at least" else "allowed"

@@ -44,6 +44,8 @@ class Staging:
             write_all(fd, data)
         except BaseException:
             self.give_up(owner)
+            with contextlib.suppress(OSError):  # an interrupt may have come before it was noted
+                os.unlink(temporary)
             raise
 
     def publish(self, *, durable: bool = True) -> dict[str, OSError]:

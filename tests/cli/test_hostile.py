@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from conftest import Answer, Root, clean_environment, orchestra_argv, wait_until, watches
 
+from orchestra.model.event import Event, encode
+
 Words = Sequence[str | bytes]
 
 FOREVER = ["sleep", "300"]
@@ -663,3 +665,34 @@ sys.exit(main.run(["status", "r", "--json"]))
     )
     error = json.loads(done.stdout)["error"]
     assert (done.returncode, error["code"], "out of memory" in error["message"]) == (1, "storage", True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("ended", {"status": "done", "started_at": "2026-01-31T23:59:59.123Z", "ended_at": 5}),
+        ("ended", {"status": "done", "started_at": "x", "ended_at": "y"}),
+        ("deferred", {"reason": "z", "signals": [5]}),
+        ("deferred", {"reason": "z", "signals": [{}]}),
+    ],
+)
+def test_a_forged_line_of_the_log_breaks_no_command(root: Root, kind: str, more: dict[str, Any]) -> None:
+    root.init("r")
+    limits = {"throttle": {"max_workers": 1}}
+    rows = [{"name": f"W{i}", "brief": "b", "command": ["sleep", "60"], **limits} for i in range(14)]
+    root("spawn", "r", "--from", "-", stdin=json.dumps(rows))
+    log = root.run_dir("r") / "events.jsonl"
+    op = root("status", "r").json["op"]
+    with log.open("ab") as file:
+        for i in range(1, 13):
+            forged = {"worker": f"W{i}", "attempt": 1, **more}
+            file.write(encode(Event(op + i, "2026-01-31T23:59:59.123Z", "observations", kind, 1, forged)))
+    for words in (
+        ("status", "r"),
+        ("explain", "r", "W13"),
+        ("list",),
+        ("spawn", "r"),
+        ("wait", "r", "--timeout", "0"),
+    ):
+        assert root(*words).code in (0, 1, 4, 5), words
+    root("stop", "r", "--grace", "0")

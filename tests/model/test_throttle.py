@@ -69,8 +69,7 @@ def test_a_signal_tells_its_figure_its_limit_and_the_shares() -> None:
         "needs": 1.5 * 2**30,
     }
     assert describe([signal]) == (
-        "no room: memory available 3GiB, 1GiB held for those that have just started, "
-        "1.5GiB for this one, at least 1GiB wanted"
+        "no room: memory available 3GiB, 1GiB for those before it, 1.5GiB for this one, at least 1GiB wanted"
     )
 
 

@@ -134,7 +134,9 @@ def test_in_a_container_its_own_cpus_count(root: Root) -> None:
             return call_inside(place, root, "spawn", "r", "--from", "-", stdin=json.dumps([row]))
 
         assert ask("W").names("spawned") == ["W"]
+        at_work = len((place / "cgroup.procs").read_text().split())
         with pressing([inside(place, ["sh", "-c", "while :; do :; done"])] * 3):
+            wait_until(lambda: len((place / "cgroup.procs").read_text().split()) >= 3 + at_work, "the crowd")
             assert signals(ask("V", load_per_cpu=11), "V") == ["load_per_cpu"]  # three for a quarter: 12
             wait_until(lambda: throttled(place) > 20, "a spent quota")
             answer = ask("U", cpu_pressure=50)

@@ -33,6 +33,7 @@ def narrating(root: Root) -> subprocess.Popen[str]:
 def test_who_waits_is_judged_by_the_limits_of_the_narrator_at_work(night: Root) -> None:
     running = narrating(night)
     rows = [row for row in night("status", "r").json["workers"] if row["state"] == "deferred"]
+    assert {row["deferred"]["now"][0]["value"] for row in rows} == {2}
     assert {row["deferred"]["now"][0]["signal"] for row in rows} == {"max_workers"}
     assert {row["deferred"]["now"][0]["limit"] for row in rows} == {2}
     told = night("explain", "r", "W5").json["worker"]["deferred"]

@@ -49,6 +49,8 @@ def steps_about(words: str, view: WorkerView, *, free: bool) -> list[str]:
     if view.state in (State.RUNNING, State.STALLED):
         found.append(f"orchestra wait {words} --for {name}")
         found += [f"orchestra stop {words} {name}"] if free else []
+    if view.state == State.DEFERRED and hopeless(view) and free:
+        found.append(f"orchestra stop {words} {name}")
     if ((view.state == State.DEFERRED and not hopeless(view)) or view.gap) and free:
         found.append(f"orchestra spawn {words}")
     return found
