@@ -286,8 +286,8 @@ def test_who_follows_a_drain_hears_of_every_failed_attempt_and_the_cursor_only_g
         wait_until(lambda: root.worker("r", "A")["state"] == "failed", "the end")
         root("retry", "r", "A", "--no-throttle")
     lines += [json.loads(line) for line in following.communicate(timeout=60)[0].splitlines()]
-    rows = [line["worker"] for line in lines if "worker" in line]
-    told = [row["attempt"] for row in rows if (row["name"], row["state"]) == ("A", "failed")]
+    heard: list[dict[str, Any]] = [line["worker"] for line in lines if "worker" in line]
+    told = [row["attempt"] for row in heard if (row["name"], row["state"]) == ("A", "failed")]
     assert told == [1, 2, 3, 4]
     ops = [line["op"] for line in lines]
     assert ops == sorted(ops)
