@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestra.engine import strays
-from orchestra.engine.burial import bury, finish, retell, write_result
+from orchestra.engine.burial import bury, finish, read_mark, retell, write_result
 from orchestra.engine.observe import Observer
 from orchestra.errors import OrchestraError
 from orchestra.host import clock
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from orchestra.engine.conduct import Conductor
 
 REPORT_PATIENCE_S = 5.0  # for the launcher to write its result once its worker is gone
-
 
 _NOTE = {
     State.PLANNED: "nothing to stop yet: once its phase is spawned it starts all the same",
@@ -159,6 +158,7 @@ def end_and_record(
             alive.append({"name": record.name, "host": view.process.host, "pids": [view.process.pid]})
             continue
         pids = living[record.name]
+        await_last_words(conductor, record)
         final = ended_view(conductor, record)._replace(leftovers=tuple(pids))
         conductor.record(facts(final))
         finish(conductor.layout, record)  # its launcher may have been ended amid its last words
@@ -169,6 +169,18 @@ def end_and_record(
         if pids:
             alive.append({"name": record.name, "pids": pids})
     return stopped, alive
+
+
+def await_last_words(conductor: Conductor, record: WorkerRecord) -> None:
+    """A launcher that was called under another name is none of those that were ended: it may be about to
+    write its result.
+    """
+    deadline = clock.monotonic() + REPORT_PATIENCE_S
+    while not os.path.exists(conductor.layout.attempt_result(record.name, record.attempt)):
+        mark = read_mark(conductor.layout, record)
+        if mark is None or not conductor.backend.lives(mark.process) or clock.monotonic() > deadline:
+            return
+        clock.pause(0.02)
 
 
 def stop_unrecorded(layout: Layout, names: list[str], *, grace_s: float) -> list[dict[str, Any]]:
