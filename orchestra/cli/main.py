@@ -21,7 +21,6 @@ from orchestra.cli.session import Session
 from orchestra.errors import BUG, USAGE, OrchestraError, Storage
 from orchestra.model.advice import after_error
 from orchestra.model.names import did_you_mean
-from orchestra.model.throttle import VARIABLE
 
 INTERRUPTED = 130
 
@@ -287,8 +286,9 @@ def tell(session: Session, words: list[str], error: dict[str, Any], code: int) -
     # The options may not have been read when the error came.
     if session.json is None and ("--json" in words or "--text" in words):
         session.json = "--json" in words
-    throttle = os.environ.get(VARIABLE, "").strip()
-    steps = after_error(error, session.verb, session.words, session.options, words, throttle)
+    from orchestra.engine.settings import told_here  # of errors only
+
+    steps = after_error(error, session.verb, session.words, session.options, words, told_here())
     with contextlib.suppress(OSError):  # where it cannot be written, the exit status has to do
         if session.as_json:
             session.line(session.envelope({"error": error}, steps))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from orchestra.engine.admission import Refusal, forecast
 from orchestra.engine.observe import Observer
+from orchestra.engine.room import Room
 from orchestra.engine.spawn import candidates
 from orchestra.errors import BadConfig
 from orchestra.host import clock
 from orchestra.model.record import State, WorkerRecord
 from orchestra.model.snapshot import WorkerView
 from orchestra.model.throttle import limit_of, never_met
-
-if TYPE_CHECKING:
-    from orchestra.engine.room import Room
 
 LATELY_S = 3600.0  # ends before that say nothing of the next one
 
@@ -34,8 +32,6 @@ def room_of(observer: Observer) -> Room:
 
     Raises BadConfig.
     """
-    from orchestra.engine.room import Room  # asks the host
-
     narration = observer.history.narration
     narrated = narration is not None and observer.narrating()
     return Room(observer.layout.root, narration.throttle if narration and narrated else None)
